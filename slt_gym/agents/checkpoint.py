@@ -1,0 +1,110 @@
+"""Reading published checkpoints without executing anything in them."""
+
+from __future__ import annotations
+
+import _codecs
+import collections
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slt_gym.errors import CheckpointError
+
+# Classes of the published trainers: their objects come back as inert bags of attributes.
+_INERT_PREFIXES = ("ltr.", "dlframework.", "pytracking.")
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("torch", "Size"): torch.Size,
+    ("torch", "device"): torch.device,
+    ("torch.serialization", "_get_layout"): torch.serialization._get_layout,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): np.ndarray,
+    ("_codecs", "encode"): _codecs.encode,
+}
+_multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    _ALLOWED[_module, "scalar"] = _multiarray.scalar
+    _ALLOWED[_module, "_reconstruct"] = _multiarray._reconstruct
+
+
+class _Inert:
+    """Stands for an object of the published trainers; keeps its attributes, does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        del args, kwargs
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+
+
+class _SafeUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        if module in ("torch", "torch.cuda") and name.endswith("Storage"):
+            return getattr(torch, name)
+        if module.startswith(_INERT_PREFIXES):
+            return _Inert
+        raise CheckpointError(
+            f"it names {module}.{name}, which no published checkpoint needs; nothing was executed"
+        )
+
+
+def _safe_load(file: Any, **kwargs: Any) -> Any:
+    return _SafeUnpickler(file, **kwargs).load()
+
+
+_SAFE_PICKLE = SimpleNamespace(
+    Unpickler=_SafeUnpickler, load=_safe_load, __name__="slt_gym.agents.checkpoint"
+)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """Read the network's tensors of a published checkpoint, on the CPU.
+
+    Accepted are the files of the PyTracking family (``net``), of the PySOT family
+    (``state_dict``, or the bare dict), with or without the prefix ``module.``, in PyTorch's zip
+    and in its legacy format. Only tensors, containers and numbers are rebuilt.
+
+    Raises:
+        CheckpointError: The file is missing, is no checkpoint, or names anything else.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}")
+    try:
+        content = torch.load(
+            path, map_location="cpu", pickle_module=_SAFE_PICKLE, weights_only=False
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from None
+    except Exception as error:
+        raise CheckpointError(
+            f"cannot read the checkpoint {path}: it is not a whole PyTorch file "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason'})"
+        ) from None
+    for key in ("net", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"the checkpoint {path} holds a {type(content).__name__}: needed is a dict of tensors, "
+            "bare or under 'net' or 'state_dict'"
+        )
+    tensors = {k.removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise CheckpointError(
+            f"the checkpoint {path} holds no tensors: needed is a dict of them, bare or under "
+            "'net' or 'state_dict'"
+        )
+    return tensors

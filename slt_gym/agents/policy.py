@@ -1,0 +1,225 @@
+"""Trackers as Stable-Baselines3 policies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor
+
+from slt_gym.agents.distribution import ProposalDistribution
+from slt_gym.agents.network import Proposals
+from slt_gym.agents.registry import get_tracker_entry
+from slt_gym.agents.weights import load_weights
+from slt_gym.envs.actions import box_to_action
+from slt_gym.errors import InvalidArgumentError
+
+
+@dataclass
+class PolicyState:
+    """What a policy keeps between the frames of ``n`` tracks.
+
+    Attributes:
+        features: The encoded templates, first axis ``n``.
+    """
+
+    features: Tensor
+
+
+class TrackerPolicy(BasePolicy):
+    """A tracker's network, acting in a tracking environment with ``action="box"``.
+
+    The policy is a categorical distribution over the network's proposals, after the tracker's own
+    test-time prior. The action is the chosen proposal's box; log-probabilities are those of its
+    index (Kim et al., ECCV 2022, section 3.3).
+
+    Args:
+        observation_space: Of a tracking environment with this tracker's geometry.
+        action_space: Of a tracking environment with ``action="box"``.
+        lr_schedule: Learning rate from the remaining progress; None for a policy that only acts.
+        tracker: The tracker's name, see :func:`slt_gym.list_trackers`.
+        weights: A folder or a checkpoint's file, ``"pretrained"``, or None for random weights.
+        seed: Of the generator that samples actions.
+        optimizer_class: The optimizer.
+        optimizer_kwargs: Its arguments besides parameters and learning rate.
+        **overrides: Fields of the tracker's configuration.
+    """
+
+    default_tracker = "transt"
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule | None = None,
+        tracker: str | None = None,
+        weights: str | None = None,
+        seed: int = 0,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        **overrides: Any,
+    ) -> None:
+        if optimizer_kwargs is None:
+            optimizer_kwargs = {"weight_decay": 1e-4}  # SLT-TransT
+        super().__init__(
+            observation_space,
+            action_space,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            normalize_images=False,
+        )
+        self.tracker = tracker or self.default_tracker
+        self.overrides = overrides
+        entry = get_tracker_entry(self.tracker)
+        geometry = entry.geometry
+        self._check_spaces(geometry.template_size, geometry.search_size)
+        self.network = entry.build(**overrides)
+        if weights is not None:
+            load_weights(self.network, weights, self.tracker)
+        self.seed = seed
+        self._generator: torch.Generator | None = None
+        self.set_training_mode(False)
+        if lr_schedule is not None:
+            groups = self.network.parameter_groups()
+            for group in groups:
+                group["lr"] = lr_schedule(1) * group["lr_scale"]
+            self.optimizer = optimizer_class(groups, **optimizer_kwargs)  # type: ignore[call-arg]
+
+    def _check_spaces(self, template: int, search: int) -> None:
+        space = self.observation_space
+        if not isinstance(space, spaces.Dict) or not {"template", "search", "box"} <= set(space):
+            raise InvalidArgumentError(
+                f"a tracker's policy acts in a tracking environment (SLTTrack-…); got observations {space}"
+            )
+        sizes = space["template"].shape, space["search"].shape
+        needed = (3, template, template), (3, search, search)
+        if sizes != needed:
+            raise InvalidArgumentError(
+                f"the environment's crops have shapes {sizes} and {self.tracker!r} needs {needed}: "
+                f"make the environment with geometry={self.tracker!r}"
+            )
+        if not isinstance(self.action_space, spaces.Box) or self.action_space.shape != (4,):
+            raise InvalidArgumentError(
+                f"a tracker's policy proposes boxes: make the environment with action='box' "
+                f"(its actions are {self.action_space})"
+            )
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The source of the sampled actions, on the policy's device."""
+        if self._generator is None or self._generator.device.type != self.device.type:
+            self._generator = torch.Generator(self.device)
+            self._generator.manual_seed(self.seed)
+        return self._generator
+
+    def set_seed(self, seed: int) -> None:
+        """Start the sampled actions anew from ``seed``."""
+        self.seed = seed
+        self._generator = None
+
+    def encode(self, template: NDArray[np.uint8] | Tensor) -> Tensor:
+        """Encode templates ``(B, 3, Z, Z)`` into features with the batch as first axis."""
+        return self.network.encode(torch.as_tensor(template, device=self.device))
+
+    def propose(
+        self, features: Tensor, search: NDArray[np.uint8] | Tensor, box: NDArray | Tensor
+    ) -> tuple[Proposals, ProposalDistribution]:
+        """Compute the proposals of ``B`` search crops and the distribution over them.
+
+        Args:
+            features: Of :meth:`encode`, first axis ``B``.
+            search: Shape ``(B, 3, S, S)``.
+            box: Shape ``(B, 4)``, the previous estimates, ``(x, y, w, h)`` in crop units.
+        """
+        proposals = self.network.propose(features, torch.as_tensor(search, device=self.device))
+        box = torch.as_tensor(box, device=self.device)
+        return proposals, ProposalDistribution(self.network.action_logits(proposals, box))
+
+    @torch.no_grad()
+    def act(
+        self, features: Tensor, observation: dict[str, Any], greedy: NDArray[np.bool_] | bool = True
+    ) -> tuple[NDArray[np.float32], Tensor, ProposalDistribution]:
+        """Choose boxes for ``B`` tracks.
+
+        Args:
+            features: Of :meth:`encode`, first axis ``B``.
+            observation: With ``search`` ``(B, 3, S, S)`` and ``box`` ``(B, 4)``.
+            greedy: Which tracks take the most probable proposal; the others sample.
+
+        Returns:
+            The actions ``(B, 4)``, float32, the chosen indices ``(B,)`` and the distribution.
+        """
+        proposals, distribution = self.propose(features, observation["search"], observation["box"])
+        index = distribution.mode()
+        if not np.all(greedy):
+            sampled = distribution.sample(self.generator)
+            mask = torch.as_tensor(np.broadcast_to(greedy, len(index)).copy(), device=self.device)
+            index = torch.where(mask, index, sampled)
+        actions = box_to_action(proposals.pick(index).cpu().numpy())
+        return actions, index, distribution
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        observation = dict(observation)  # type: ignore[arg-type]
+        with torch.no_grad():
+            features = self.encode(observation["template"])
+        return torch.from_numpy(self.act(features, observation, deterministic)[0])
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: dict[str, NDArray],
+        state: PolicyState | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[np.float32], PolicyState]:
+        """Choose boxes, encoding a template only where an episode starts.
+
+        Args:
+            observation: Of one environment or of ``n`` stacked ones.
+            state: What the previous call returned; None at the start.
+            episode_start: Shape ``(n,)``, where a new episode has begun since that call. Without
+                it, and without ``state``, every track counts as new.
+            deterministic: Take the most probable proposals instead of sampling.
+
+        Returns:
+            Actions ``(4,)`` or ``(n, 4)``, and the state for the next call.
+        """
+        single = np.ndim(observation["box"]) == 1
+        if single:
+            observation = {key: value[None] for key, value in observation.items()}
+        count = len(observation["box"])
+        with torch.no_grad():
+            if state is None or len(state.features) != count:
+                state = PolicyState(self.encode(observation["template"]))
+            elif episode_start is not None and np.any(episode_start):
+                new = np.flatnonzero(episode_start)
+                features = state.features.clone()
+                features[torch.as_tensor(new, device=features.device)] = self.encode(
+                    observation["template"][new]
+                )
+                state = PolicyState(features)
+        actions = self.act(state.features, observation, deterministic)[0]
+        return (actions[0] if single else actions), state
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        data.pop("normalize_images", None)
+        data.update(
+            tracker=self.tracker,
+            seed=self.seed,
+            optimizer_class=self.optimizer_class,
+            optimizer_kwargs=self.optimizer_kwargs,
+            **self.overrides,
+        )
+        return data
+
+
+class TransTPolicy(TrackerPolicy):
+    """TransT as a policy: 1024 proposals, window 0.49, temperature 4 (SLT-TransT)."""
+
+    default_tracker = "transt"

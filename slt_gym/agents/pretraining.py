@@ -1,0 +1,125 @@
+"""Frame-level training: the published "base" trackers that sequence-level training starts from."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from slt_gym.agents.network import TrackerNetwork
+from slt_gym.data.pairs import PairBatch, PairConfig, PairSampler
+from slt_gym.data.sequence import SequenceDataset
+from slt_gym.errors import InvalidArgumentError
+from slt_gym.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """Constants of frame-level training.
+
+    Attributes:
+        steps: Optimizer steps.
+        batch_size: Pairs of crops in a step.
+        learning_rate: At the start; ``parameter_groups`` scale it.
+        final_learning_rate: At the end of the cosine.
+        warmup_steps: Steps over which the learning rate rises from zero.
+        weight_decay: AdamW's.
+        max_grad_norm: L2 norm that gradients are clipped to.
+        seed: Of the pairs; the initial weights are the network's own.
+        pairs: How pairs are drawn and disturbed.
+        threads: Threads that decode and crop.
+    """
+
+    steps: int = 4000
+    batch_size: int = 32
+    learning_rate: float = 1e-4  # TransT
+    final_learning_rate: float = 1e-5
+    warmup_steps: int = 0
+    weight_decay: float = 1e-4  # TransT
+    max_grad_norm: float = 0.1  # TransT
+    seed: int = 0
+    pairs: PairConfig = field(default_factory=PairConfig)
+    threads: int = 2
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step: linear warm-up, then a cosine."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        low, high = self.final_learning_rate, self.learning_rate
+        return low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def pretrain(
+    network: TrackerNetwork,
+    dataset: SequenceDataset,
+    geometry: Geometry,
+    config: PretrainingConfig | None = None,
+    *,
+    device: str = "cpu",
+    progress_bar: bool = False,
+    log: Callable[[int, dict[str, float]], None] | None = None,
+    log_interval: int = 50,
+) -> TrackerNetwork:
+    """Train a network on single pairs of frames with its published losses.
+
+    Args:
+        network: What to train, in place; left in eval mode.
+        dataset: Where the pairs come from.
+        geometry: The tracker's windows.
+        config: The constants.
+        device: Where to train.
+        progress_bar: Show one, with rate and remaining time.
+        log: Called every ``log_interval`` steps with the step and the mean losses since.
+        log_interval: Steps between calls of ``log``.
+
+    Returns:
+        ``network``.
+
+    Raises:
+        InvalidArgumentError: The network has no losses for frame-level training.
+    """
+    config = config or PretrainingConfig()
+    weights = network.pretraining_weights
+    if not weights:
+        raise InvalidArgumentError(
+            f"{type(network).__name__} has no pretraining_weights: name its losses and their weights there"
+        )
+    network.to(device).train()
+    optimizer = torch.optim.AdamW(network.parameter_groups(), weight_decay=config.weight_decay)
+    sampler = PairSampler(
+        dataset, geometry, config.batch_size, config.seed, config.pairs, config.threads
+    )
+    sums: dict[str, float] = {}
+    started = time.perf_counter()
+    batches = iter(sampler)
+    for step in tqdm(range(config.steps), "pre-training", disable=not progress_bar, unit="step"):
+        for group in optimizer.param_groups:
+            group["lr"] = config.rate(step) * group["lr_scale"]
+        losses = _losses(network, next(batches), device)
+        total = sum((weights[name] * losses[name] for name in weights), torch.zeros((), device=device))
+        optimizer.zero_grad()
+        total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
+        optimizer.step()
+        for name, value in {**losses, "loss": total, "grad_norm": norm}.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        if log is not None and (step + 1) % log_interval == 0:
+            means = {name: value / log_interval for name, value in sums.items()}
+            means["steps_per_second"] = (step + 1) / (time.perf_counter() - started)
+            means["learning_rate"] = config.rate(step)
+            log(step + 1, means)
+            sums.clear()
+    batches.close()  # type: ignore[attr-defined]
+    return network.eval()
+
+
+def _losses(network: TrackerNetwork, batch: PairBatch, device: str) -> dict[str, Tensor]:
+    features = network.encode(torch.from_numpy(batch.template).to(device))
+    proposals = network.propose(features, torch.from_numpy(batch.search).to(device))
+    return network.losses(proposals, torch.from_numpy(batch.gt_box).to(device))

@@ -1,0 +1,139 @@
+"""Trackers with the field's two methods: ``init`` and ``update``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from slt_gym.agents.network import TrackerNetwork
+from slt_gym.agents.registry import get_tracker_entry
+from slt_gym.agents.weights import load_weights, read_config, resolve_weights
+from slt_gym.errors import InvalidArgumentError, SltGymError
+from slt_gym.geometry import Geometry, is_valid
+
+
+class Tracker(ABC):
+    """Follows one target through a video.
+
+    Attributes:
+        name: The tracker's name.
+        score: How sure the last :meth:`update` is, in [0, 1]; 1 after :meth:`init`.
+    """
+
+    name: str
+    score: float = 1.0
+
+    @abstractmethod
+    def init(self, frame: NDArray[np.uint8], box: ArrayLike) -> None:
+        """Start on a frame.
+
+        Args:
+            frame: RGB uint8, shape ``(H, W, 3)``.
+            box: The target, ``(x, y, w, h)``, frame pixels.
+
+        Raises:
+            InvalidArgumentError: The frame or the box is none.
+        """
+
+    @abstractmethod
+    def update(self, frame: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Find the target in the next frame.
+
+        Args:
+            frame: RGB uint8, shape ``(H, W, 3)``.
+
+        Returns:
+            The target's box ``(x, y, w, h)``, float64, shape ``(4,)``, frame pixels.
+        """
+
+
+class ProposalTracker(Tracker):
+    """A network that takes its most probable proposal in every frame, without randomness."""
+
+    def __init__(self, name: str, network: TrackerNetwork, geometry: Geometry, device: str) -> None:
+        self.name = name
+        self.network = network.to(device).eval()
+        self.geometry = geometry
+        self.device = torch.device(device)
+        self._features: torch.Tensor | None = None
+
+    @torch.no_grad()
+    def init(self, frame: NDArray[np.uint8], box: ArrayLike) -> None:
+        """Start on ``frame`` with the target at ``box``, see :class:`Tracker`."""
+        _check_frame(frame)
+        estimate = np.array(box, np.float64)
+        if estimate.shape != (4,) or not is_valid(estimate):
+            raise InvalidArgumentError(
+                f"box {box} is not x, y, w, h in pixels with w and h above 0"
+            )
+        geometry = self.geometry
+        self._fill = geometry.fill_colour(frame)
+        window = geometry.template_window(estimate)
+        template = geometry.crop(frame, window, geometry.template_size, self._fill)
+        self._features = self.network.encode(self._batch(template))
+        self._box = estimate
+        self.score = 1.0
+
+    @torch.no_grad()
+    def update(self, frame: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Find the target in the next frame, see :class:`Tracker`."""
+        if self._features is None:
+            raise SltGymError("update was called before init: give the first frame and its box")
+        _check_frame(frame)
+        geometry = self.geometry
+        window = geometry.search_window(self._box)
+        search = geometry.crop(frame, window, geometry.search_size, self._fill)
+        proposals = self.network.propose(self._features, self._batch(search))
+        previous = torch.from_numpy(window.to_crop(self._box).astype(np.float32)).to(self.device)
+        index = self.network.action_logits(proposals, previous[None]).argmax(dim=-1)
+        box = window.to_frame(proposals.pick(index)[0].cpu().numpy())
+        self._box = geometry.limit(box, (frame.shape[1], frame.shape[0]))
+        self.score = float(proposals.scores[0, index[0]].sigmoid())
+        return self._box.copy()
+
+    def _batch(self, crop: NDArray[np.uint8]) -> torch.Tensor:
+        return torch.from_numpy(crop)[None].to(self.device)
+
+
+def create_tracker(
+    name: str, weights: str | Path | None = None, device: str = "cpu", **overrides: Any
+) -> Tracker:
+    """Make a tracker.
+
+    Args:
+        name: See :func:`slt_gym.list_trackers`.
+        weights: A folder with ``config.json`` and ``weights.safetensors``, a published
+            checkpoint's file, ``"pretrained"`` for weights that ship with the package, or None for
+            random weights.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        **overrides: Fields of the tracker's configuration, such as ``window_influence``.
+
+    Raises:
+        InvalidArgumentError: No such tracker or field.
+        CheckpointError: The weights cannot be read, or belong to another network.
+    """
+    entry = get_tracker_entry(name)
+    if weights is not None and resolve_weights(weights, name).is_dir():
+        overrides = {**read_config(resolve_weights(weights, name))["overrides"], **overrides}
+    network = entry.build(**overrides)
+    if weights is not None:
+        load_weights(network, weights, name)
+    return ProposalTracker(name, network, entry.geometry, device)
+
+
+def _check_frame(frame: NDArray[np.uint8]) -> None:
+    if not (
+        isinstance(frame, np.ndarray)
+        and frame.ndim == 3
+        and frame.shape[2] == 3
+        and frame.dtype == np.uint8
+    ):
+        shape, dtype = getattr(frame, "shape", None), getattr(frame, "dtype", type(frame).__name__)
+        raise InvalidArgumentError(
+            f"frame has shape {shape} and type {dtype}: needed is RGB uint8 of shape (H, W, 3)"
+        )

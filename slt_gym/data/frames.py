@@ -1,0 +1,101 @@
+"""Lists of frame files, in the order of their numbers."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from slt_gym.errors import FrameError
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+_NUMBER = re.compile(r"(\d+)")
+
+
+class FramePaths(Sequence[Path]):
+    """The files of one folder as a list of paths that are put together on access.
+
+    A ``Path`` takes 270 bytes, 760 MB for LaSOT's training frames; a name in here takes 12.
+
+    Attributes:
+        folder: Where the files lie.
+    """
+
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        self.folder = folder
+        self._names = np.array([os.fsencode(name) for name in names], np.bytes_)
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> FramePaths: ...
+    def __getitem__(self, index: int | slice) -> Path | FramePaths:
+        """Return one path, or the paths of a slice."""
+        if isinstance(index, slice):
+            part = FramePaths(self.folder, [])
+            part._names = self._names[index]
+            return part
+        return self.folder / os.fsdecode(self._names[index])
+
+    def __repr__(self) -> str:
+        """Show the folder and the number of files."""
+        return f"FramePaths({str(self.folder)!r}, {len(self)} files)"
+
+
+def list_frames(folder: Path) -> FramePaths:
+    """Return the images of a folder, sorted by the numbers in their names (``2.jpg, 10.jpg``).
+
+    Raises:
+        FrameError: The folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if e.name.lower().endswith(_SUFFIXES)]
+    except OSError as error:
+        raise FrameError(f"cannot list {folder}: {error.strerror or error}") from None
+    # macOS puts a "._0001.jpg" beside each file that it copies to a foreign disk.
+    return FramePaths(folder, sort_naturally([name for name in names if name[0] != "."]))
+
+
+def list_numbered_frames(folder: Path, pattern: str, count: int) -> FramePaths:
+    """Return the images whose names follow a pattern, checked to have no gap.
+
+    Args:
+        folder: Where the images lie.
+        pattern: A format of the frame's number, which starts at 1, such as ``"{:08d}.jpg"``.
+        count: The frames that are needed; fewer are returned where the folder ends earlier.
+
+    Raises:
+        FrameError: The folder cannot be listed, or one of the frames is missing though later ones
+            are there, so that the boxes would go to the wrong frames.
+    """
+    frames = list_frames(folder)[:count]
+    for t, name in enumerate(frames._names):
+        expected = pattern.format(t + 1)
+        if os.fsdecode(name) != expected:
+            raise FrameError(
+                f"{folder} holds {os.fsdecode(name)!r} where {expected!r} is expected: frames are "
+                "numbered from 1 without a gap; unpack or download the sequence again"
+            )
+    return frames
+
+
+def sort_naturally(names: list[str]) -> list[str]:
+    """Sort names so that ``person-2`` comes before ``person-10``."""
+    stems = [name.partition(".")[0] for name in names]
+    if len({len(stem) for stem in stems}) <= 1 and "".join(stems).isdecimal():
+        return sorted(names)  # Padded numbers, the usual case: ten times as fast.
+    return sorted(names, key=_natural_key)
+
+
+def _natural_key(name: str) -> tuple[list[str | int], str]:
+    parts = _NUMBER.split(name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name

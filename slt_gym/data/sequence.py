@@ -1,0 +1,184 @@
+"""The contract of a sequence, of a dataset of sequences, and of a clip cut from one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import abc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from slt_gym.errors import AnnotationError, FrameError, unknown
+from slt_gym.geometry import is_valid
+
+# Annotations kept in memory by one dataset: LaSOT's 1120 training sequences (90 MB) fit.
+_KEPT_SEQUENCES = 2048
+
+
+class Sequence(ABC):
+    """A video with one target's box in each frame.
+
+    Attributes:
+        name: Unique in its dataset.
+        boxes: Float64, shape ``(T, 4)``, ``(x, y, w, h)`` in pixels as in the dataset's files; the
+            rows of absent frames hold whatever the file holds (zeros, NaN, a stale box).
+        visible: Booleans, shape ``(T,)``: the target is there and its box is valid.
+        attributes: Arrays by name, such as occlusion flags or tags; their meaning is the dataset's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        boxes: ArrayLike,
+        visible: ArrayLike | None = None,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        valid = is_valid(self.boxes)
+        self.visible = valid if visible is None else valid & np.asarray(visible, bool)
+        if len(self.visible) != len(self.boxes):
+            raise AnnotationError(
+                f"sequence {name!r} has {len(self.boxes)} boxes and {len(self.visible)} flags"
+            )
+        self.attributes = dict(attributes or {})
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self.boxes)
+
+    def __repr__(self) -> str:
+        """Show the class, the name and the length."""
+        return f"{type(self).__name__}({self.name!r}, {len(self)} frames)"
+
+    @abstractmethod
+    def read(self, t: int) -> NDArray[np.uint8]:
+        """Return frame ``t`` (from 0) as RGB uint8, shape ``(H, W, 3)``, the caller's to keep.
+
+        Raises:
+            FrameError: The frame cannot be read.
+        """
+
+
+class ImageSequence(Sequence):
+    """A sequence of image files.
+
+    Attributes:
+        paths: The frames' files, in order; as many as there are boxes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        paths: abc.Sequence[Path],
+        boxes: ArrayLike,
+        visible: ArrayLike | None = None,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(name, boxes, visible, attributes)
+        if len(paths) != len(self.boxes):
+            raise AnnotationError(
+                f"sequence {name!r} has {len(paths)} frames and {len(self.boxes)} boxes"
+            )
+        self.paths = paths
+
+    def read(self, t: int) -> NDArray[np.uint8]:
+        """Read and decode frame ``t``: RGB uint8, shape ``(H, W, 3)``."""
+        path = self.paths[t]
+        try:
+            data = np.fromfile(path, np.uint8)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise FrameError(f"cannot read frame {t} of {self.name!r}, {path}: {reason}") from None
+        frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        if frame is None:
+            raise FrameError(
+                f"cannot decode frame {t} of {self.name!r}, {path}: the file is not a whole JPEG, "
+                "PNG or other image that OpenCV reads"
+            )
+        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame)
+
+
+class SequenceDataset(ABC):
+    """An ordered collection of sequences, read lazily.
+
+    Attributes:
+        name: The dataset's name, as :func:`slt_gym.data.open_dataset` takes it.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        names: The sequences' names, in order.
+    """
+
+    def __init__(self, name: str, split: str, names: list[str]) -> None:
+        self.name = name
+        self.split = split
+        self.names = list(names)
+        self._index = {sequence: i for i, sequence in enumerate(self.names)}
+        # A sampler comes back to a sequence many times; its annotations are parsed once.
+        self._loaded: dict[int, Sequence] = {}
+
+    @abstractmethod
+    def _load(self, index: int) -> Sequence:
+        """Read the annotations of sequence ``index`` (0 to ``len(self) - 1``)."""
+
+    def __len__(self) -> int:
+        """Return the number of sequences."""
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sequence:
+        """Return sequence ``index``; negative ones count from the end."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sequence {index} of {len(self)} in {self.name} {self.split}")
+        index %= len(self)
+        sequence = self._loaded.get(index)
+        if sequence is None:
+            sequence = self._load(index)
+            # Threads may come here together: each step below is atomic, and a sequence that two of
+            # them load is the same sequence.
+            for old in list(self._loaded)[: len(self._loaded) + 1 - _KEPT_SEQUENCES]:
+                self._loaded.pop(old, None)
+            self._loaded[index] = sequence
+        return sequence
+
+    def __iter__(self) -> Iterator[Sequence]:
+        """Go through the sequences in order."""
+        return (self[i] for i in range(len(self)))
+
+    def get(self, name: str) -> Sequence:
+        """Return the sequence called ``name``.
+
+        Raises:
+            InvalidArgumentError: The dataset has no such sequence.
+        """
+        if name not in self._index:
+            close = self.names if len(self) <= 20 else [*self.names[:20], "…"]
+            raise unknown(f"sequence of {self.name} {self.split}", name, close)
+        return self[self._index[name]]
+
+    def __repr__(self) -> str:
+        """Show the class, the split and the size."""
+        return f"{type(self).__name__}({self.split!r}, {len(self)} sequences)"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The frames that one episode runs over.
+
+    Attributes:
+        sequence: Where the frames come from.
+        frames: Frame numbers in ``sequence``, shape ``(N,)``; the first one only supplies the
+            initial box, the others are tracked.
+        template: Frame number of the template, with its own ground-truth box.
+    """
+
+    sequence: Sequence
+    frames: NDArray[np.int64]
+    template: int
+
+    def __len__(self) -> int:
+        """Return the number of frames, the first included."""
+        return len(self.frames)

@@ -1,0 +1,125 @@
+"""The arguments that the single and the vector environment share, checked in one place."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slt_gym.data import SequenceDataset, open_dataset
+from slt_gym.envs.actions import ACTIONS
+from slt_gym.envs.episode import EpisodeRules
+from slt_gym.envs.rewards import REWARDS
+from slt_gym.errors import DatasetNotFoundError, InvalidArgumentError, unknown
+from slt_gym.geometry import get_geometry
+
+SPLITS = ("train", "val", "test")
+RENDER_MODES = ("rgb_array",)
+# Keyword arguments of every environment, in the order of the documentation.
+ACCEPTED = (
+    "dataset",
+    "root",
+    "split",
+    "geometry",
+    "action",
+    "reward",
+    "num_frames",
+    "augment",
+    "lost_after",
+    "dataset_options",
+    "render_mode",
+)
+
+
+def check_keywords(given: Mapping[str, Any], *more: str) -> None:
+    """Refuse keyword arguments that the environment's signature does not hold.
+
+    Args:
+        given: The left-over keyword arguments.
+        *more: Names accepted beside those of every environment.
+
+    Raises:
+        InvalidArgumentError: ``given`` is not empty.
+    """
+    for key in given:
+        raise unknown("argument", key, (*ACCEPTED, *more))
+
+
+def check_count(what: str, value: object, least: int) -> int:
+    """Return ``value`` as an int that is ``least`` or more.
+
+    Raises:
+        InvalidArgumentError: It is not.
+    """
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]  # NumPy's integers pass too
+    except TypeError:
+        count = least - 1
+    if isinstance(value, bool) or count < least:
+        raise InvalidArgumentError(
+            f"{what} is {value!r}: accepted are whole numbers from {least} up"
+        )
+    return count
+
+
+def check_rules(
+    geometry: str, action: str, reward: str, augment: bool, lost_after: int | None
+) -> EpisodeRules:
+    """Return the rules of an episode from the environment's arguments.
+
+    Raises:
+        InvalidArgumentError: An argument has a value that is not accepted.
+    """
+    if action not in ACTIONS:
+        raise unknown("action", action, ACTIONS)
+    if reward not in REWARDS:
+        raise unknown("reward", reward, REWARDS)
+    if augment is not False:
+        raise unknown("augment", augment, ["False"])
+    if lost_after is not None:
+        lost_after = check_count("argument 'lost_after'", lost_after, least=1)
+    return EpisodeRules(get_geometry(geometry), reward, lost_after)
+
+
+def check_num_frames(num_frames: int | None) -> int | None:
+    """Return the length of clips, None for whole sequences.
+
+    Raises:
+        InvalidArgumentError: It leaves no frame to track.
+    """
+    if num_frames is None:
+        return None
+    return check_count("argument 'num_frames' (None takes whole sequences)", num_frames, least=2)
+
+
+def check_render_mode(render_mode: str | None) -> str | None:
+    """Return the render mode.
+
+    Raises:
+        InvalidArgumentError: It is neither None nor a known one.
+    """
+    if render_mode is not None and render_mode not in RENDER_MODES:
+        raise unknown("render_mode", render_mode, (*RENDER_MODES, "None"))
+    return render_mode
+
+
+def open_sequences(
+    dataset: str, root: str | Path | None, split: str, options: Mapping[str, Any] | None
+) -> SequenceDataset:
+    """Open the dataset of an environment.
+
+    Raises:
+        InvalidArgumentError: A name or an option is not accepted.
+        DatasetNotFoundError: There is nothing to read.
+    """
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    if options is not None and not isinstance(options, Mapping):
+        raise InvalidArgumentError(
+            f"argument 'dataset_options' is {options!r}: accepted are None or a dict of options"
+        )
+    opened = open_dataset(dataset, root=root, split=split, **dict(options or {}))
+    if not len(opened):
+        raise DatasetNotFoundError(f"split {split!r} of dataset {dataset!r} holds no sequence")
+    return opened

@@ -1,0 +1,88 @@
+"""The frames of one clip, decoded once for all the tracks that follow it."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, Future
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slt_gym.data import Clip
+from slt_gym.geometry import Geometry
+
+# The frame just tracked (rendering shows it), the one to track next, and one more for tracks of
+# the same clip that are a step apart.
+_KEPT_FRAMES = 3
+
+Frame = NDArray[np.uint8]
+
+
+class ClipFrames:
+    """Decode a clip's frames on demand, or ahead of time in a pool of threads.
+
+    An instance is used by one thread at a time; only the reading itself runs in the pool.
+
+    Attributes:
+        clip: The clip.
+        geometry: Cuts the template.
+    """
+
+    def __init__(self, clip: Clip, geometry: Geometry, pool: Executor | None = None) -> None:
+        self.clip = clip
+        self.geometry = geometry
+        self._pool = pool
+        self._kept: dict[int, Frame] = {}
+        self._pending: dict[int, Future[Frame]] = {}
+        self._template: tuple[Frame, Frame] | None = None
+        self._pending_template: Future[tuple[Frame, Frame]] | None = None
+
+    def frame(self, i: int) -> Frame:
+        """Return frame ``i`` of the clip, RGB uint8 ``(H, W, 3)``; not to be written to."""
+        frame = self._kept.get(i)
+        if frame is None:
+            pending = self._pending.pop(i, None)
+            frame = self._read(i) if pending is None else pending.result()
+            while len(self._kept) >= _KEPT_FRAMES:
+                del self._kept[next(iter(self._kept))]
+            self._kept[i] = frame
+        return frame
+
+    @property
+    def template(self) -> Frame:
+        """The template crop, RGB uint8 ``(3, Z, Z)``; not to be written to."""
+        return self._start()[0]
+
+    @property
+    def fill(self) -> Frame:
+        """The padding colour of the whole track, RGB uint8 ``(3,)``."""
+        return self._start()[1]
+
+    def prefetch(self, i: int) -> None:
+        """Begin to read frame ``i`` in the pool; do nothing without a pool or past the end."""
+        if self._pool is None or not 0 <= i < len(self.clip):
+            return
+        if i not in self._kept and i not in self._pending:
+            # One frame for each track at most: a track asks for its next frame only.
+            self._pending[i] = self._pool.submit(self._read, i)
+
+    def prefetch_start(self) -> None:
+        """Begin to make the template and to read the first tracked frame in the pool."""
+        if self._pool is not None and self._template is None and self._pending_template is None:
+            self._pending_template = self._pool.submit(self._make_template)
+            self.prefetch(1)
+
+    def _start(self) -> tuple[Frame, Frame]:
+        if self._template is None:
+            pending, self._pending_template = self._pending_template, None
+            self._template = self._make_template() if pending is None else pending.result()
+        return self._template
+
+    def _make_template(self) -> tuple[Frame, Frame]:
+        clip, geometry = self.clip, self.geometry
+        frame = clip.sequence.read(clip.template)
+        fill = geometry.fill_colour(frame)
+        window = geometry.template_window(clip.sequence.boxes[clip.template])
+        return geometry.crop(frame, window, geometry.template_size, fill), fill
+
+    def _read(self, i: int) -> Frame:
+        return self.clip.sequence.read(int(self.clip.frames[i]))

@@ -1,0 +1,83 @@
+"""What a tracker's geometry must answer, and the table of geometries by tracker name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from slt_gym.errors import unknown
+from slt_gym.geometry.window import Window
+
+
+class Geometry(ABC):
+    """Which windows of a frame a tracker sees, and what its answer means in the frame.
+
+    A geometry holds constants only; a track's state is its box and its padding colour, and both
+    are passed in. One geometry therefore serves any number of tracks and threads.
+
+    Attributes:
+        template_size: Side of the template crop, pixels.
+        search_size: Side of the search crop, pixels.
+    """
+
+    template_size: int
+    search_size: int
+
+    @abstractmethod
+    def fill_colour(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the padding colour, RGB uint8 ``(3,)``, that a track starting here keeps."""
+
+    @abstractmethod
+    def template_window(self, box: ArrayLike) -> Window:
+        """Return the template's window around ``box`` (``(x, y, w, h)``, frame pixels)."""
+
+    @abstractmethod
+    def search_window(self, box: ArrayLike) -> Window:
+        """Return the search window around the previous estimate ``box``, frame pixels."""
+
+    @abstractmethod
+    def crop(
+        self,
+        frame: NDArray[np.uint8],
+        window: Window,
+        size: int,
+        fill: NDArray[np.uint8],
+        out: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Cut ``window`` out of ``frame``: RGB uint8 ``(3, size, size)``, into ``out`` if given."""
+
+    @abstractmethod
+    def limit(self, box: ArrayLike, frame_size: tuple[int, int]) -> NDArray[np.float64]:
+        """Keep an estimate inside the frame, by the tracker's own rule.
+
+        Args:
+            box: ``(x, y, w, h)``, frame pixels.
+            frame_size: ``(W, H)``, pixels.
+        """
+
+
+_GEOMETRIES: dict[str, Geometry] = {}
+
+
+def register_geometry(name: str, geometry: Geometry) -> None:
+    """Make ``geometry`` available under a tracker's ``name``, replacing an earlier one."""
+    _GEOMETRIES[name] = geometry
+
+
+def get_geometry(name: str) -> Geometry:
+    """Return the geometry of the tracker ``name``.
+
+    Raises:
+        InvalidArgumentError: No geometry has that name.
+    """
+    try:
+        return _GEOMETRIES[name]
+    except KeyError:
+        raise unknown("geometry", name, _GEOMETRIES) from None
+
+
+def list_geometries() -> list[str]:
+    """Return the names that :func:`get_geometry` accepts, sorted."""
+    return sorted(_GEOMETRIES)

@@ -1,0 +1,73 @@
+"""Boxes: forms, validity and overlap.
+
+A box is ``(x, y, w, h)``: top-left corner and size in continuous coordinates, without the "+1" of
+inclusive pixels. Every function works on the last axis of arrays of any shape ``(..., 4)``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.floating]
+
+
+def to_cxcywh(boxes: ArrayLike) -> FloatArray:
+    """Convert ``(x, y, w, h)`` to ``(cx, cy, w, h)``."""
+    boxes = np.asarray(boxes)
+    size = boxes[..., 2:]
+    return np.concatenate([boxes[..., :2] + size / 2, size], axis=-1)
+
+
+def from_cxcywh(boxes_cxcywh: ArrayLike) -> FloatArray:
+    """Convert ``(cx, cy, w, h)`` to ``(x, y, w, h)``."""
+    boxes = np.asarray(boxes_cxcywh)
+    size = boxes[..., 2:]
+    return np.concatenate([boxes[..., :2] - size / 2, size], axis=-1)
+
+
+def to_corners(boxes: ArrayLike) -> FloatArray:
+    """Convert ``(x, y, w, h)`` to ``(x1, y1, x2, y2)``."""
+    boxes = np.asarray(boxes)
+    return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
+
+
+def from_corners(boxes_corners: ArrayLike) -> FloatArray:
+    """Convert ``(x1, y1, x2, y2)`` to ``(x, y, w, h)``."""
+    boxes = np.asarray(boxes_corners)
+    return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
+
+
+def is_valid(boxes: ArrayLike) -> NDArray[np.bool_]:
+    """Tell which boxes are finite and have positive width and height.
+
+    Args:
+        boxes: Shape ``(..., 4)``, ``(x, y, w, h)``.
+
+    Returns:
+        Booleans of shape ``(...)``.
+    """
+    boxes = np.asarray(boxes)
+    return np.isfinite(boxes).all(axis=-1) & (boxes[..., 2] > 0) & (boxes[..., 3] > 0)
+
+
+def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
+    """Compute the intersection over union of boxes, in float64.
+
+    Args:
+        a: Shape ``(..., 4)``, ``(x, y, w, h)``, any unit.
+        b: Shape broadcastable with ``a``, same unit.
+
+    Returns:
+        Overlaps in [0, 1] of the broadcast shape ``(...)``; 0 where the union is empty or a
+        coordinate is not finite.
+    """
+    a = np.asarray(a, np.float64)
+    b = np.asarray(b, np.float64)
+    with np.errstate(invalid="ignore"):
+        low = np.maximum(a[..., :2], b[..., :2])
+        high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
+        intersection = np.prod(np.maximum(high - low, 0.0), axis=-1)
+        union = np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - intersection
+        overlap = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return np.clip(np.nan_to_num(overlap, nan=0.0, posinf=0.0, neginf=0.0), 0.0, 1.0)

@@ -1,0 +1,96 @@
+"""The square window of a frame that a tracker looks at, and its crop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from slt_gym.errors import InvalidArgumentError
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square of the frame, and the crop units that it defines.
+
+    Crop units are fractions of the window's side, measured from its top-left corner
+    ``(cx - side / 2, cy - side / 2)``.
+
+    Attributes:
+        cx: Horizontal centre, frame pixels.
+        cy: Vertical centre, frame pixels.
+        side: Side, whole frame pixels.
+    """
+
+    cx: float
+    cy: float
+    side: int
+
+    def to_crop(self, boxes: ArrayLike) -> NDArray[np.float64]:
+        """Convert boxes ``(..., 4)`` from frame pixels to crop units."""
+        boxes = np.asarray(boxes, np.float64)
+        corner = np.array([self.cx, self.cy]) - self.side / 2
+        return np.concatenate([boxes[..., :2] - corner, boxes[..., 2:]], axis=-1) / self.side
+
+    def to_frame(self, boxes_crop: ArrayLike) -> NDArray[np.float64]:
+        """Convert boxes ``(..., 4)`` from crop units to frame pixels."""
+        boxes = np.asarray(boxes_crop, np.float64) * self.side
+        corner = np.array([self.cx, self.cy]) - self.side / 2
+        return np.concatenate([boxes[..., :2] + corner, boxes[..., 2:]], axis=-1)
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """First column and row of the window's pixels (TransT's rounding).
+
+        The pixels start up to one pixel beside the corner that crop units are measured from: so do
+        the published trackers, and their weights have learnt it.
+        """
+        half = (self.side + 1) / 2
+        return math.floor(self.cx - half + 0.5), math.floor(self.cy - half + 0.5)
+
+
+def crop_window(
+    frame: NDArray[np.uint8],
+    window: Window,
+    size: int,
+    fill: NDArray[np.uint8],
+    out: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+    """Cut a window out of a frame and resize it.
+
+    Pixels outside the frame take the colour ``fill``. Only the window is padded, never the frame.
+
+    Args:
+        frame: RGB uint8, shape ``(H, W, 3)``.
+        window: The square to cut, frame pixels.
+        size: Side of the crop in pixels.
+        fill: RGB uint8, shape ``(3,)``.
+        out: Where to write the crop, channels first, shape ``(3, size, size)``.
+
+    Returns:
+        The crop, RGB uint8, channels first, shape ``(3, size, size)``: ``out`` where it is given.
+    """
+    height, width = frame.shape[:2]
+    x0, y0 = window.origin
+    x1, y1 = x0 + window.side, y0 + window.side
+    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
+        patch = frame[y0:y1, x0:x1]
+    else:
+        patch = np.empty((window.side, window.side, 3), np.uint8)
+        patch[:] = fill
+        left, right = max(x0, 0), min(x1, width)
+        top, bottom = max(y0, 0), min(y1, height)
+        if left < right and top < bottom:
+            patch[top - y0 : bottom - y0, left - x0 : right - x0] = frame[top:bottom, left:right]
+    if window.side != size:
+        patch = cv2.resize(patch, (size, size), interpolation=cv2.INTER_LINEAR)
+    channels_first = patch.transpose(2, 0, 1)
+    if out is None:
+        return np.ascontiguousarray(channels_first)
+    if out.shape != (3, size, size):
+        raise InvalidArgumentError(f"out has shape {out.shape}: needed is {(3, size, size)}")
+    out[:] = channels_first
+    return out
