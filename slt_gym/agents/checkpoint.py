@@ -29,10 +29,10 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("_codecs", "encode"): _codecs.encode,
 }
-_multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+_core: Any = getattr(np, "_core", None) or np.core
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _ALLOWED[_module, "scalar"] = _multiarray.scalar
-    _ALLOWED[_module, "_reconstruct"] = _multiarray._reconstruct
+    _ALLOWED[_module, "scalar"] = _core.multiarray.scalar
+    _ALLOWED[_module, "_reconstruct"] = _core.multiarray._reconstruct
 
 
 class _Inert:
@@ -101,10 +101,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             f"the checkpoint {path} holds a {type(content).__name__}: needed is a dict of tensors, "
             "bare or under 'net' or 'state_dict'"
         )
-    tensors = {k.removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+    tensors = {
+        k.removeprefix("module."): v
+        for k, v in content.items()
+        if isinstance(k, str) and isinstance(v, Tensor)
+    }
     if not tensors:
         raise CheckpointError(
-            f"the checkpoint {path} holds no tensors: needed is a dict of them, bare or under "
+            f"the checkpoint {path} holds no tensors under names: needed is a dict of them, bare or under "
             "'net' or 'state_dict'"
         )
     return tensors

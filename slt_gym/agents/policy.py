@@ -16,7 +16,7 @@ from torch import Tensor
 from slt_gym.agents.distribution import ProposalDistribution
 from slt_gym.agents.network import Proposals
 from slt_gym.agents.registry import get_tracker_entry
-from slt_gym.agents.weights import load_weights
+from slt_gym.agents.weights import load_weights, stored_overrides
 from slt_gym.envs.actions import box_to_action
 from slt_gym.errors import InvalidArgumentError
 
@@ -48,7 +48,8 @@ class TrackerPolicy(BasePolicy):
         seed: Of the generator that samples actions.
         optimizer_class: The optimizer.
         optimizer_kwargs: Its arguments besides parameters and learning rate.
-        **overrides: Fields of the tracker's configuration.
+        **overrides: Fields of the tracker's configuration; they go before those stored with
+            ``weights``.
     """
 
     default_tracker = "transt"
@@ -75,11 +76,11 @@ class TrackerPolicy(BasePolicy):
             normalize_images=False,
         )
         self.tracker = tracker or self.default_tracker
-        self.overrides = overrides
+        self.overrides = {**stored_overrides(weights, self.tracker), **overrides}
         entry = get_tracker_entry(self.tracker)
         geometry = entry.geometry
         self._check_spaces(geometry.template_size, geometry.search_size)
-        self.network = entry.build(**overrides)
+        self.network = entry.build(**self.overrides)
         if weights is not None:
             load_weights(self.network, weights, self.tracker)
         self.seed = seed
@@ -89,7 +90,7 @@ class TrackerPolicy(BasePolicy):
             groups = self.network.parameter_groups()
             for group in groups:
                 group["lr"] = lr_schedule(1) * group["lr_scale"]
-            self.optimizer = optimizer_class(groups, **optimizer_kwargs)  # type: ignore[call-arg]
+            self.optimizer = optimizer_class(groups, **optimizer_kwargs)
 
     def _check_spaces(self, template: int, search: int) -> None:
         space = self.observation_space
@@ -165,7 +166,7 @@ class TrackerPolicy(BasePolicy):
         return actions, index, distribution
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
-        observation = dict(observation)  # type: ignore[arg-type]
+        observation = dict(observation)
         with torch.no_grad():
             features = self.encode(observation["template"])
         return torch.from_numpy(self.act(features, observation, deterministic)[0])

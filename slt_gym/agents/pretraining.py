@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from slt_gym.agents.network import TrackerNetwork
+from slt_gym.agents.schedules import CosineSchedule
 from slt_gym.data.pairs import PairBatch, PairConfig, PairSampler
 from slt_gym.data.sequence import SequenceDataset
 from slt_gym.errors import InvalidArgumentError
@@ -24,6 +26,8 @@ class PretrainingConfig:
 
     Attributes:
         steps: Optimizer steps.
+        seconds: Train for this long instead, as many steps as that gives; the learning rate then
+            follows the share of the time. The result depends on the machine's speed.
         batch_size: Pairs of crops in a step.
         learning_rate: At the start; ``parameter_groups`` scale it.
         final_learning_rate: At the end of the cosine.
@@ -36,6 +40,7 @@ class PretrainingConfig:
     """
 
     steps: int = 4000
+    seconds: float | None = None
     batch_size: int = 32
     learning_rate: float = 1e-4  # TransT
     final_learning_rate: float = 1e-5
@@ -46,13 +51,12 @@ class PretrainingConfig:
     pairs: PairConfig = field(default_factory=PairConfig)
     threads: int = 2
 
-    def rate(self, step: int) -> float:
+    def rate(self, step: float) -> float:
         """Return the learning rate of a step: linear warm-up, then a cosine."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        low, high = self.final_learning_rate, self.learning_rate
-        return low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
+        return CosineSchedule(self.learning_rate, self.final_learning_rate)(1 - progress)
 
 
 def pretrain(
@@ -97,26 +101,45 @@ def pretrain(
     )
     sums: dict[str, float] = {}
     started = time.perf_counter()
-    batches = iter(sampler)
-    for step in tqdm(range(config.steps), "pre-training", disable=not progress_bar, unit="step"):
-        for group in optimizer.param_groups:
-            group["lr"] = config.rate(step) * group["lr_scale"]
-        losses = _losses(network, next(batches), device)
-        total = sum((weights[name] * losses[name] for name in weights), torch.zeros((), device=device))
-        optimizer.zero_grad()
-        total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
-        optimizer.step()
-        for name, value in {**losses, "loss": total, "grad_norm": norm}.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-        if log is not None and (step + 1) % log_interval == 0:
-            means = {name: value / log_interval for name, value in sums.items()}
-            means["steps_per_second"] = (step + 1) / (time.perf_counter() - started)
-            means["learning_rate"] = config.rate(step)
-            log(step + 1, means)
-            sums.clear()
-    batches.close()  # type: ignore[attr-defined]
+    # Closing the generator stops its threads, also when a step fails.
+    with contextlib.closing(iter(sampler)) as batches:
+        for step, position in _schedule(config, progress_bar):
+            rate = config.rate(position)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["lr_scale"]
+            losses = _losses(network, next(batches), device)
+            total = sum(
+                (weights[name] * losses[name] for name in weights), torch.zeros((), device=device)
+            )
+            optimizer.zero_grad()
+            total.backward()
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
+            optimizer.step()
+            for name, value in {**losses, "loss": total, "grad_norm": norm}.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            if log is not None and (step + 1) % log_interval == 0:
+                means = {name: value / log_interval for name, value in sums.items()}
+                means["steps_per_second"] = (step + 1) / (time.perf_counter() - started)
+                means["learning_rate"] = rate
+                log(step + 1, means)
+                sums.clear()
     return network.eval()
+
+
+def _schedule(config: PretrainingConfig, progress_bar: bool) -> Iterator[tuple[int, float]]:
+    """Yield each step's number, and its position in a schedule of ``config.steps`` steps."""
+    count = config.steps if config.seconds is None else None
+    started = time.perf_counter()
+    with tqdm(total=count, desc="pre-training", disable=not progress_bar, unit="step") as bar:
+        for step in itertools.count():
+            if config.seconds is None:
+                position = float(step)
+            else:
+                position = (time.perf_counter() - started) / config.seconds * config.steps
+            if position >= config.steps:
+                return
+            yield step, position
+            bar.update()
 
 
 def _losses(network: TrackerNetwork, batch: PairBatch, device: str) -> dict[str, Tensor]:

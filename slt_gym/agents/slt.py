@@ -6,7 +6,7 @@ import io
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from slt_gym.agents.policy import TrackerPolicy, TransTPolicy
 from slt_gym.agents.rollout import ClipRollout, advantages, check_baseline
 from slt_gym.envs import make_sb3_env
+from slt_gym.envs.stopwatch import Stopwatch
 from slt_gym.errors import InvalidArgumentError, SltGymError, unknown
 
 SelfSLT = TypeVar("SelfSLT", bound="SLT")
@@ -120,8 +121,10 @@ class SLT(BaseAlgorithm):
         self.env_id = env if isinstance(env, str) else None
         self.env_kwargs = dict(env_kwargs or {})
         if isinstance(env, str):
-            policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
-            tracker = (policy_kwargs or {}).get("tracker") or policy_class.default_tracker
+            if isinstance(policy, str) and policy not in self.policy_aliases:
+                raise unknown("policy", policy, self.policy_aliases)
+            cls = self.policy_aliases[policy] if isinstance(policy, str) else policy
+            tracker = (policy_kwargs or {}).get("tracker") or cast(Any, cls).default_tracker
             self.env_kwargs = {"geometry": tracker, "reward": "overlap", **self.env_kwargs}
             env = self._make_env()
         elif self.env_kwargs:
@@ -139,7 +142,7 @@ class SLT(BaseAlgorithm):
             seed=seed,
         )
         self._at_start = False
-        self._seconds: dict[str, float] = {}
+        self._stopwatch = Stopwatch()
         if _init_setup_model:
             self._setup_model()
 
@@ -165,7 +168,8 @@ class SLT(BaseAlgorithm):
             self.observation_space, self.action_space, self.lr_schedule, **kwargs
         ).to(self.device)
         # The weights live in the policy from now on; a saved model must not ask for their file.
-        self.policy_kwargs = {k: v for k, v in self.policy_kwargs.items() if k != "weights"}
+        kept = {k: v for k, v in self.policy_kwargs.items() if k != "weights"}
+        self.policy_kwargs = {**kept, **self.policy.overrides}
         self._rng = np.random.default_rng(self.seed)
         published = self.policy.network.slt_weights
         self._policy_weight = (
@@ -188,6 +192,8 @@ class SLT(BaseAlgorithm):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Set the environment, see SB3; its number of tracks may not change."""
+        if isinstance(env, VecEnv):
+            self._check_env(env)  # before SB3 asserts the same
         super().set_env(env, force_reset)
         assert self.env is not None
         self._check_env(self.env)
@@ -203,11 +209,15 @@ class SLT(BaseAlgorithm):
     ) -> SelfSLT:
         """Train for ``total_timesteps`` environment steps, greedy tracks included (see SB3)."""
         if self.env is None and self.env_id is not None:
-            self.set_env(self._make_env())
+            env = self._make_env()
+            if self.seed is not None:
+                env.seed(self.seed)
+            self.set_env(env)
+        fresh = reset_num_timesteps or self._last_obs is None
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
-        self._at_start = True
+        self._at_start = self._at_start or fresh  # SB3 resets the environment only then
         callback.on_training_start(locals(), globals())
         iteration = 0
         while self.num_timesteps < total_timesteps:
@@ -232,20 +242,23 @@ class SLT(BaseAlgorithm):
         if not self._at_start or self._last_obs is None:
             self._last_obs = env.reset()  # type: ignore[assignment]
         obs: Any = self._last_obs
+        self._at_start = False
         k, with_greedy = self.tracks_per_clip, self.baseline == "greedy"
         greedy = np.zeros(env.num_envs, bool)
         if with_greedy:
             greedy[::k] = True
         sampled = ~greedy
         template = obs["template"][::k].copy()
-        with self._clock("network"), torch.no_grad():
+        with self._stopwatch.measure("network"), torch.no_grad():
             features = policy.encode(template).repeat_interleave(k, dim=0)
         alive = np.ones(env.num_envs, bool)
         steps: list[dict[str, NDArray]] = []
         final: dict[int, dict[str, Any]] = {}
         entropy = []
+        together = True
         while alive.any():
-            with self._clock("network"):
+            together = bool(alive.all())
+            with self._stopwatch.measure("network"):
                 actions, index, distribution = policy.act(features, obs, greedy)
                 chosen = index.cpu().numpy()
                 entropy.append(float(distribution.entropy()[torch.as_tensor(sampled)].mean()))
@@ -255,10 +268,11 @@ class SLT(BaseAlgorithm):
                 "index": chosen[sampled],
                 "alive": alive[sampled],
             }
-            with self._clock("environment"):
+            with self._stopwatch.measure("environment"):
                 obs, rewards, dones, infos = env.step(actions)
             self._check_clips(infos, alive)
-            step["gt_box"] = np.stack([info["gt_box_crop"] for info in infos])[sampled]
+            gt_box = np.stack([info["gt_box_crop"] * info["visible"] for info in infos])
+            step["gt_box"] = gt_box[sampled]  # zeros, which teach nothing, where it is absent
             step["rewards"] = (rewards * alive)[sampled]
             step["greedy_rewards"] = (rewards * alive)[greedy]
             steps.append(step)
@@ -271,10 +285,11 @@ class SLT(BaseAlgorithm):
                 return None
             alive &= ~dones
         self._last_obs = obs
-        # All ended together: what the environment shows already is the next batch's start.
-        self._at_start = bool(dones.all())
-        callback.on_rollout_end()
+        # All ended together: what the environment shows already is the next batch's start. A track
+        # that ended early may have ended again by chance, clips ahead of the others.
+        self._at_start = together
         self._log_rollout(final, greedy, entropy)
+        callback.on_rollout_end()
         return self._stack(template, steps)
 
     def _stack(self, template: NDArray, steps: list[dict[str, NDArray]]) -> ClipRollout:
@@ -316,7 +331,7 @@ class SLT(BaseAlgorithm):
         used = rollout.alive
         if self.frame_fraction < 1:
             used = used & (self._rng.random(used.shape) < self.frame_fraction)
-        with self._clock("update"):
+        with self._stopwatch.measure("update"):
             optimizer.zero_grad()
             sums: dict[str, float] = {}
             chunks = range(0, self.n_clips, self.micro_batch)
@@ -331,8 +346,8 @@ class SLT(BaseAlgorithm):
             norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
             optimizer.step()
         self._n_updates += 1
-        for name, value in sums.items():
-            self.logger.record(f"train/{name}", value / len(chunks))
+        for name, total in sums.items():
+            self.logger.record(f"train/{name}", total / len(chunks))
         self.logger.record("train/grad_norm", float(norm))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("rollout/positive_advantage", float((advantage[0] > 0).mean()))
@@ -407,12 +422,16 @@ class SLT(BaseAlgorithm):
         self.logger.record("time/iterations", iteration, exclude="tensorboard")
         self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
-        for name, seconds in self._seconds.items():
+        for name, seconds in self._split_time().items():
             self.logger.record(f"time/{name}_seconds", seconds)
         self.logger.dump(step=self.num_timesteps)
 
-    def _clock(self, name: str) -> _Clock:
-        return _Clock(self._seconds, name)
+    def _split_time(self) -> dict[str, float]:
+        """Return the seconds by phase; decode and crop are the environment's threads' own."""
+        seconds = dict(self._stopwatch.seconds)
+        if self.env is not None and self.env.has_attr("stopwatch"):
+            seconds.update(self.env.get_attr("stopwatch", [0])[0].seconds)
+        return seconds
 
     def _excluded_save_params(self) -> list[str]:
         return [
@@ -420,22 +439,8 @@ class SLT(BaseAlgorithm):
             "_last_obs",
             "_last_original_obs",
             "_at_start",
-            "_seconds",
+            "_stopwatch",
         ]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
-
-
-class _Clock:
-    """Adds the seconds spent in a ``with`` block to one entry of a dict."""
-
-    def __init__(self, seconds: dict[str, float], name: str) -> None:
-        self._seconds, self._name = seconds, name
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        spent = time.perf_counter() - self._started
-        self._seconds[self._name] = self._seconds.get(self._name, 0.0) + spent

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from slt_gym.agents.network import TrackerNetwork
 from slt_gym.agents.registry import get_tracker_entry
-from slt_gym.agents.weights import load_weights, read_config, resolve_weights
+from slt_gym.agents.weights import load_weights, stored_overrides
 from slt_gym.errors import InvalidArgumentError, SltGymError
 from slt_gym.geometry import Geometry, is_valid
 
@@ -69,7 +69,7 @@ class ProposalTracker(Tracker):
         estimate = np.array(box, np.float64)
         if estimate.shape != (4,) or not is_valid(estimate):
             raise InvalidArgumentError(
-                f"box {box} is not x, y, w, h in pixels with w and h above 0"
+                f"box {box!r} is not x, y, w, h in pixels with w and h above 0"
             )
         geometry = self.geometry
         self._fill = geometry.fill_colour(frame)
@@ -118,9 +118,7 @@ def create_tracker(
         CheckpointError: The weights cannot be read, or belong to another network.
     """
     entry = get_tracker_entry(name)
-    if weights is not None and resolve_weights(weights, name).is_dir():
-        overrides = {**read_config(resolve_weights(weights, name))["overrides"], **overrides}
-    network = entry.build(**overrides)
+    network = entry.build(**{**stored_overrides(weights, name), **overrides})
     if weights is not None:
         load_weights(network, weights, name)
     return ProposalTracker(name, network, entry.geometry, device)

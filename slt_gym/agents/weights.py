@@ -51,19 +51,33 @@ def save_weights(
         "slt_gym": __version__,
         "made_by": made_by,
     }
-    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    # Clones, because safetensors refuses tensors that share memory (tied weights).
+    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in network.state_dict().items()}
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         temporary.chmod(0o755)
         (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         save_file(tensors, temporary / WEIGHTS_FILE)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        _replace(folder, temporary)
     finally:
         if temporary.exists():
             shutil.rmtree(temporary)
     return folder
+
+
+def _replace(folder: Path, temporary: Path) -> None:
+    # Renamed away before it is deleted: no moment shows half a folder.
+    old = temporary.with_name(f"{temporary.name}-old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    if old.exists():
+        shutil.rmtree(old)
 
 
 _FILES = {CONFIG_FILE, WEIGHTS_FILE}
@@ -84,6 +98,34 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not JSON: {error}") from None
     if not isinstance(config, dict) or "tracker" not in config:
         raise CheckpointError(f"{path} does not name its tracker under the key 'tracker'")
+    if not isinstance(config.setdefault("overrides", {}), dict):
+        raise CheckpointError(
+            f"{path} holds {config['overrides']!r} under the key 'overrides': needed is an object of "
+            "fields of the tracker's configuration"
+        )
+    return config
+
+
+def stored_overrides(weights: str | Path | None, tracker: str) -> dict[str, Any]:
+    """Return the fields of the tracker's configuration that a folder of weights was made with.
+
+    Args:
+        weights: As for :func:`load_weights`; a checkpoint's file and None store no fields.
+        tracker: The tracker's name.
+
+    Raises:
+        CheckpointError: Nothing readable is there, or it belongs to another tracker.
+    """
+    if weights is None:
+        return {}
+    path = resolve_weights(weights, tracker)
+    return _read_config_of(path, tracker)["overrides"] if path.is_dir() else {}
+
+
+def _read_config_of(folder: Path, tracker: str) -> dict[str, Any]:
+    config = read_config(folder)
+    if config["tracker"] != tracker:
+        raise CheckpointError(f"{folder} holds weights of {config['tracker']!r}, not of {tracker!r}")
     return config
 
 
@@ -101,9 +143,7 @@ def load_weights(network: TrackerNetwork, weights: str | Path, tracker: str) -> 
     """
     path = resolve_weights(weights, tracker)
     if path.is_dir():
-        config = read_config(path)
-        if config["tracker"] != tracker:
-            raise CheckpointError(f"{path} holds weights of {config['tracker']!r}, not of {tracker!r}")
+        _read_config_of(path, tracker)
         path = path / WEIGHTS_FILE
     if path.suffix == ".safetensors":
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -93,7 +93,7 @@ class PairSampler:
         if batch_size < 1:
             raise InvalidArgumentError(f"batch_size is {batch_size}: it must be at least 1")
 
-    def __iter__(self) -> Iterator[PairBatch]:
+    def __iter__(self) -> Generator[PairBatch]:
         """Go through batches 0, 1, 2, … without end, drawn ahead by the threads."""
         pool = ThreadPoolExecutor(self.threads, "pairs")
         ahead: deque[Future[PairBatch]] = deque()
@@ -184,9 +184,8 @@ class PairSampler:
         if not reach:
             return crop
         factor = rng.uniform(max(0.0, 1 - reach), 1 + reach)
-        return cv2.convertScaleAbs(np.ascontiguousarray(crop).reshape(-1), alpha=factor).reshape(
-            crop.shape
-        )
+        flat = np.ascontiguousarray(crop).reshape(-1)
+        return np.asarray(cv2.convertScaleAbs(flat, alpha=factor), np.uint8).reshape(crop.shape)
 
 
 def _grey(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:

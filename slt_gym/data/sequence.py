@@ -101,7 +101,7 @@ class ImageSequence(Sequence):
                 f"cannot decode frame {t} of {self.name!r}, {path}: the file is not a whole JPEG, "
                 "PNG or other image that OpenCV reads"
             )
-        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame)
+        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame), np.uint8)
 
 
 class SequenceDataset(ABC):

@@ -99,15 +99,17 @@ class Episode:
         frame = self.frames.frame(self._observed)
         size = geometry.search_size
         box = np.clip(self.window.to_crop(self.box), *_BOX_BOUNDS)
-        if out is None:
-            return {
-                "box": box.astype(np.float32),
-                "search": geometry.crop(frame, self.window, size, self.frames.fill),
-                "template": self.frames.template.copy(),
-            }
-        out["box"][:] = box
-        geometry.crop(frame, self.window, size, self.frames.fill, out["search"])
-        out["template"][:] = self.frames.template
+        fill, template = self.frames.fill, self.frames.template
+        with self.frames.stopwatch.measure("crop"):
+            if out is None:
+                return {
+                    "box": box.astype(np.float32),
+                    "search": geometry.crop(frame, self.window, size, fill),
+                    "template": template.copy(),
+                }
+            out["box"][:] = box
+            geometry.crop(frame, self.window, size, fill, out["search"])
+            out["template"][:] = template
         return out
 
     def start_info(self) -> dict[str, Any]:

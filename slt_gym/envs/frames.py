@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slt_gym.data import Clip
+from slt_gym.envs.stopwatch import Stopwatch
 from slt_gym.geometry import Geometry
 
 # The frame just tracked (rendering shows it), the one to track next, and one more for tracks of
@@ -25,11 +26,19 @@ class ClipFrames:
     Attributes:
         clip: The clip.
         geometry: Cuts the template.
+        stopwatch: Sums the time to decode and to crop.
     """
 
-    def __init__(self, clip: Clip, geometry: Geometry, pool: Executor | None = None) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        geometry: Geometry,
+        pool: Executor | None = None,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
         self.clip = clip
         self.geometry = geometry
+        self.stopwatch = stopwatch or Stopwatch()
         self._pool = pool
         self._kept: dict[int, Frame] = {}
         self._pending: dict[int, Future[Frame]] = {}
@@ -79,10 +88,13 @@ class ClipFrames:
 
     def _make_template(self) -> tuple[Frame, Frame]:
         clip, geometry = self.clip, self.geometry
-        frame = clip.sequence.read(clip.template)
-        fill = geometry.fill_colour(frame)
-        window = geometry.template_window(clip.sequence.boxes[clip.template])
-        return geometry.crop(frame, window, geometry.template_size, fill), fill
+        with self.stopwatch.measure("decode"):
+            frame = clip.sequence.read(clip.template)
+        with self.stopwatch.measure("crop"):
+            fill = geometry.fill_colour(frame)
+            window = geometry.template_window(clip.sequence.boxes[clip.template])
+            return geometry.crop(frame, window, geometry.template_size, fill), fill
 
     def _read(self, i: int) -> Frame:
-        return self.clip.sequence.read(int(self.clip.frames[i]))
+        with self.stopwatch.measure("decode"):
+            return self.clip.sequence.read(int(self.clip.frames[i]))

@@ -17,6 +17,7 @@ from slt_gym.data import Clip
 from slt_gym.envs.clips import ClipSource
 from slt_gym.envs.episode import Episode, EpisodeRules, Observation
 from slt_gym.envs.frames import ClipFrames
+from slt_gym.envs.stopwatch import Stopwatch
 from slt_gym.errors import SltGymError
 
 
@@ -56,11 +57,13 @@ class TrackGroup:
         tracks: int,
         autoreset_mode: AutoresetMode,
         pool: Executor | None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self._source = source
         self._rules = rules
         self._mode = autoreset_mode
         self._pool = pool
+        self._stopwatch = stopwatch
         self.episodes: list[Episode | None] = [None] * tracks
         self.rng, self.seed = seeding.np_random(None)
         self._begun = [0] * tracks  # drawn episodes that each track has begun
@@ -101,7 +104,7 @@ class TrackGroup:
             self._begun = [max(self._begun)] * len(self._begun)
         chosen = None
         if options:
-            chosen = ClipFrames(self._source.choose(options), self._rules.geometry, self._pool)
+            chosen = self._decode(self._source.choose(options))
         return {j: self._begin(j, rows, chosen) for j in tracks}
 
     def step(
@@ -173,9 +176,12 @@ class TrackGroup:
             raise clip
         frames = self._frames.get(n)
         if frames is None:
-            frames = ClipFrames(clip, self._rules.geometry, self._pool)
+            frames = self._decode(clip)
             self._frames[n] = frames
         return frames
+
+    def _decode(self, clip: Clip) -> ClipFrames:
+        return ClipFrames(clip, self._rules.geometry, self._pool, self._stopwatch)
 
     def _forget_clips(self) -> None:
         self._clips.clear()

@@ -26,6 +26,7 @@ from slt_gym.envs.clips import ClipSource
 from slt_gym.envs.episode import Observation
 from slt_gym.envs.group import TrackGroup, TrackStep
 from slt_gym.envs.infos import pack_infos
+from slt_gym.envs.stopwatch import Stopwatch
 from slt_gym.envs.tracking_env import TrackingEnv
 from slt_gym.errors import InvalidArgumentError, unknown
 
@@ -72,6 +73,10 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
     Raises:
         InvalidArgumentError: An argument has a value that is not accepted.
         DatasetNotFoundError: There is nothing to read.
+
+    Attributes:
+        stopwatch: Sums the threads' time to ``decode`` (or draw) frames and to ``crop`` them.
+        autoreset_mode: When an ended track begins anew.
     """
 
     metadata: dict[str, Any] = dict(TrackingEnv.metadata)  # noqa: RUF012  (set in each instance)
@@ -116,22 +121,24 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
 
         rules = check_rules(geometry, action, reward, augment, lost_after)
         length = check_num_frames(num_frames)
-        sequences = open_sequences(dataset, root, split, dataset_options)
+        self._sequences = open_sequences(dataset, root, split, dataset_options)
         self.single_observation_space = rules.observation_space
         self.single_action_space = rules.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
+        self.stopwatch = Stopwatch()
         self._pool = ThreadPoolExecutor(
             threads or min(_count_cores(), groups), thread_name_prefix="slt_gym-decode"
         )
         self._groups = [
             TrackGroup(
-                ClipSource(sequences, length, g, groups),
+                ClipSource(self._sequences, length, g, groups),
                 rules,
                 self.tracks_per_clip,
                 self.autoreset_mode,
                 self._pool if prefetch else None,
+                self.stopwatch,
             )
             for g in range(groups)
         ]
@@ -152,6 +159,11 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         """The seeds of the groups' random number generators."""
         return tuple(group.seed for group in self._groups)
+
+    @property
+    def sequence_names(self) -> list[str]:
+        """The names of the split's sequences, in the order that ``val`` and ``test`` walk."""
+        return self._sequences.names
 
     def reset(
         self,

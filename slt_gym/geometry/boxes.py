@@ -1,7 +1,8 @@
 """Boxes: forms, validity and overlap.
 
 A box is ``(x, y, w, h)``: top-left corner and size in continuous coordinates, without the "+1" of
-inclusive pixels. Every function works on the last axis of arrays of any shape ``(..., 4)``.
+inclusive pixels. Every function works on the last axis of arrays of any shape ``(..., 4)`` and
+computes in float64.
 """
 
 from __future__ import annotations
@@ -9,32 +10,30 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-FloatArray = NDArray[np.floating]
 
-
-def to_cxcywh(boxes: ArrayLike) -> FloatArray:
+def to_cxcywh(boxes: ArrayLike) -> NDArray[np.float64]:
     """Convert ``(x, y, w, h)`` to ``(cx, cy, w, h)``."""
-    boxes = np.asarray(boxes)
+    boxes = np.asarray(boxes, np.float64)
     size = boxes[..., 2:]
     return np.concatenate([boxes[..., :2] + size / 2, size], axis=-1)
 
 
-def from_cxcywh(boxes_cxcywh: ArrayLike) -> FloatArray:
+def from_cxcywh(boxes_cxcywh: ArrayLike) -> NDArray[np.float64]:
     """Convert ``(cx, cy, w, h)`` to ``(x, y, w, h)``."""
-    boxes = np.asarray(boxes_cxcywh)
+    boxes = np.asarray(boxes_cxcywh, np.float64)
     size = boxes[..., 2:]
     return np.concatenate([boxes[..., :2] - size / 2, size], axis=-1)
 
 
-def to_corners(boxes: ArrayLike) -> FloatArray:
+def to_corners(boxes: ArrayLike) -> NDArray[np.float64]:
     """Convert ``(x, y, w, h)`` to ``(x1, y1, x2, y2)``."""
-    boxes = np.asarray(boxes)
+    boxes = np.asarray(boxes, np.float64)
     return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
 
 
-def from_corners(boxes_corners: ArrayLike) -> FloatArray:
+def from_corners(boxes_corners: ArrayLike) -> NDArray[np.float64]:
     """Convert ``(x1, y1, x2, y2)`` to ``(x, y, w, h)``."""
-    boxes = np.asarray(boxes_corners)
+    boxes = np.asarray(boxes_corners, np.float64)
     return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
 
 

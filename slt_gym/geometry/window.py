@@ -86,7 +86,7 @@ def crop_window(
         if left < right and top < bottom:
             patch[top - y0 : bottom - y0, left - x0 : right - x0] = frame[top:bottom, left:right]
     if window.side != size:
-        patch = cv2.resize(patch, (size, size), interpolation=cv2.INTER_LINEAR)
+        patch = np.asarray(cv2.resize(patch, (size, size)), np.uint8)  # bilinear
     channels_first = patch.transpose(2, 0, 1)
     if out is None:
         return np.ascontiguousarray(channels_first)

@@ -95,6 +95,9 @@ class _Body(nn.Module):
         super().__init__()
         self.body = body
 
+    def forward(self, images: Tensor) -> Tensor:
+        return self.body(images)
+
 
 class TransT(TrackerNetwork):
     """Backbone, feature fusion by attention, and two heads that predict a box in every cell."""
@@ -138,7 +141,7 @@ class TransT(TrackerNetwork):
         self.register_buffer("search_pos", search_pos, persistent=False)
 
     def _tokens(self, crops: Tensor) -> Tensor:
-        features = self.input_proj(self.backbone[0].body(normalise(crops)))
+        features = self.input_proj(self.backbone(normalise(crops)))
         return features.flatten(2).transpose(1, 2)  # (B, h * w, C)
 
     def encode(self, template: Tensor) -> Tensor:

@@ -1,0 +1,31 @@
+"""Learning rates as functions of the remaining progress (1 at the start, 0 at the end), as in SB3."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    """Half a cosine from ``start`` down to ``end``."""
+
+    start: float
+    end: float = 0.0
+
+    def __call__(self, progress_remaining: float) -> float:
+        """Return the learning rate."""
+        return self.end + (self.start - self.end) * (1 - math.cos(math.pi * progress_remaining)) / 2
+
+
+@dataclass(frozen=True)
+class StepSchedule:
+    """``start``, times ``factor`` once the share ``at`` of the training is over."""
+
+    start: float
+    factor: float
+    at: float
+
+    def __call__(self, progress_remaining: float) -> float:
+        """Return the learning rate."""
+        return self.start * (self.factor if 1 - progress_remaining >= self.at else 1.0)

@@ -1,0 +1,348 @@
+"""Does sequence-level training help? A base tracker, two controls and SLT on held-out sequences."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import get_device
+
+from slt_gym.agents import SLT, TrackerPolicy, pretrain, save_weights
+from slt_gym.agents.pretraining import PretrainingConfig
+from slt_gym.agents.registry import get_tracker_entry
+from slt_gym.data import Sequence, open_dataset
+from slt_gym.envs import draw_overlay
+from slt_gym.errors import InvalidArgumentError, unknown
+from slt_gym.evaluation.files import describe_versions, write_json
+from slt_gym.evaluation.metrics import paired_interval, success_curve
+from slt_gym.evaluation.plots import plot_learning_curves, plot_success
+from slt_gym.evaluation.tracking import SequenceResult, aucs, track_split
+from slt_gym.evaluation.video import side_by_side, write_video
+from slt_gym.geometry import iou, is_valid
+
+DEFAULT_NUM_FRAMES = 24  # the environments' own
+ROWS = ("base", "control", "on_policy_regression", "slt")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained and how it is tested.
+
+    Attributes:
+        tracker: The tracker's name.
+        weights: Of the base, as :func:`slt_gym.create_tracker` takes them; None is random.
+        env_id: The environment.
+        env_kwargs: Its arguments in training and test.
+        train_kwargs: Its further arguments in training.
+        test_kwargs: Its further arguments in the test; ``split`` among them.
+        updates: SLT's iterations.
+        slt: SLT's arguments.
+        control: Frame-level training of the control, for as long as SLT took.
+        rows: Which rows to make, of ``base``, ``control``, ``on_policy_regression``, ``slt``.
+        parallel: Sequences tested side by side.
+        seed: Of everything.
+        device: Where to train and test.
+    """
+
+    tracker: str
+    weights: str | None
+    env_id: str
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    train_kwargs: dict[str, Any] = field(default_factory=dict)
+    test_kwargs: dict[str, Any] = field(default_factory=dict)
+    updates: int = 100
+    slt: dict[str, Any] = field(default_factory=dict)
+    control: PretrainingConfig = field(default_factory=PretrainingConfig)
+    rows: tuple[str, ...] = ROWS
+    parallel: int = 16
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass
+class TrainedRow:
+    """One row's outcome.
+
+    Attributes:
+        policy: What was trained.
+        seconds: Wall time of the training.
+        updates: Optimizer steps.
+        curve: Environment steps and greedy AUC on the training clips, one pair an update.
+    """
+
+    policy: TrackerPolicy
+    seconds: float = 0.0
+    updates: int = 0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+
+
+def run_experiment(
+    experiment: Experiment,
+    folder: str | Path,
+    *,
+    progress_bar: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Train the rows, test them on the same sequences, and fill a run's folder.
+
+    Rows: ``base`` as it is; ``control``: the base after as much more time of frame-level training;
+    ``on_policy_regression``: SLT with the policy term off; ``slt``.
+
+    Args:
+        experiment: What to do.
+        folder: Receives ``config.json``, ``weights/``, ``plots/``, ``videos/``, ``tensorboard/``
+            and, last, ``results.json``.
+        progress_bar: Show them.
+        say: Receives a line of text at each stage.
+
+    Returns:
+        What ``results.json`` holds.
+    """
+    folder = Path(folder)
+    for row in experiment.rows:
+        if row not in ROWS:
+            raise unknown("row", row, ROWS)
+    if "control" in experiment.rows and "slt" not in experiment.rows:
+        raise InvalidArgumentError("row 'control' trains for as long as row 'slt' did: make both")
+    base = _make_policy(experiment)  # everything that can be wrong shows here, before any output
+    write_json(folder / "config.json", {**asdict(experiment), "versions": describe_versions()})
+    trained = {"base": TrainedRow(base)}
+    if "slt" in experiment.rows:
+        say(f"SLT: {experiment.updates} updates")
+        trained["slt"] = _train_slt(experiment, folder / "tensorboard" / "slt", progress_bar)
+    if "on_policy_regression" in experiment.rows:
+        say(f"on-policy regression only: {experiment.updates} updates")
+        log = folder / "tensorboard" / "on_policy_regression"
+        trained["on_policy_regression"] = _train_slt(experiment, log, progress_bar, policy_weight=0)
+    if "control" in experiment.rows:
+        seconds = trained["slt"].seconds
+        say(f"control: {seconds:.0f} s more of frame-level training")
+        log = folder / "tensorboard" / "control"
+        trained["control"] = _train_control(experiment, log, seconds, progress_bar)
+    trained = {row: trained[row] for row in ROWS if row in trained}
+    for row, outcome in trained.items():
+        save_weights(outcome.policy.network, folder / "weights" / row, experiment.tracker)
+
+    say("test")
+    results = track_split(
+        {row: outcome.policy for row, outcome in trained.items()},
+        experiment.env_id,
+        parallel=experiment.parallel,
+        progress_bar=progress_bar,
+        **{**experiment.env_kwargs, "geometry": experiment.tracker, **experiment.test_kwargs},
+    )
+    report = summarise(results, trained)
+    report["seeds"] = [experiment.seed]
+    _draw(experiment, folder, results, trained, report)
+    report["versions"] = describe_versions()
+    write_json(folder / "results.json", report)
+    return report
+
+
+def summarise(
+    results: Mapping[str, Mapping[str, SequenceResult]], trained: Mapping[str, TrainedRow]
+) -> dict[str, Any]:
+    """Compute each row's scores and the paired differences between rows.
+
+    Args:
+        results: By row, then by sequence.
+        trained: By row.
+
+    Returns:
+        AUCs in 0…1; rows that were not made hold None; differences ``a_minus_b`` with the ends of
+        their 95 % intervals.
+    """
+    report: dict[str, Any] = dict.fromkeys(ROWS)
+    scores = {row: aucs(result) for row, result in results.items()}
+    for row, result in results.items():
+        curve = mean_curve(result)
+        report[row] = {
+            "auc": float(scores[row].mean()),
+            "success_50": float(curve[10]),
+            "success_75": float(curve[15]),
+            "seconds": round(trained[row].seconds, 1),
+            "updates": trained[row].updates,
+        }
+    pairs = [("slt", "base"), ("slt", "control"), ("slt", "on_policy_regression")]
+    pairs += [("on_policy_regression", "base"), ("control", "base")]
+    for a, b in pairs:
+        if a in scores and b in scores:
+            mean, low, high = paired_interval(scores[a], scores[b])
+            report[f"{a}_minus_{b}"] = {"mean": mean, "low": low, "high": high}
+    report["sequences"] = len(next(iter(scores.values())))
+    report["per_sequence"] = {
+        name: {row: round(result[name].auc, 6) for row, result in results.items()}
+        for name in next(iter(results.values()))
+    }
+    return report
+
+
+def mean_curve(results: Mapping[str, SequenceResult]) -> np.ndarray:
+    """Return the mean of the sequences' success curves, shape ``(21,)``."""
+    return np.mean([success_curve(result.ious) for result in results.values()], axis=0)
+
+
+def _make_policy(experiment: Experiment) -> TrackerPolicy:
+    env = gym.make(
+        experiment.env_id,
+        **{
+            **experiment.env_kwargs,
+            **experiment.test_kwargs,
+            "geometry": experiment.tracker,
+        },
+    )
+    policy = TrackerPolicy(
+        env.observation_space,
+        env.action_space,
+        tracker=experiment.tracker,
+        weights=experiment.weights,
+        seed=experiment.seed,
+    )
+    env.close()
+    return policy.to(get_device(experiment.device))
+
+
+def _train_slt(experiment: Experiment, log: Path, progress_bar: bool, **changes: Any) -> TrainedRow:
+    env_kwargs = {**experiment.env_kwargs, **experiment.train_kwargs}
+    model = SLT(
+        "TrackerPolicy",
+        experiment.env_id,
+        env_kwargs={**env_kwargs, "geometry": experiment.tracker},
+        policy_kwargs={"tracker": experiment.tracker, "weights": experiment.weights},
+        seed=experiment.seed,
+        device=experiment.device,
+        **{**experiment.slt, **changes},
+    )
+    assert model.env is not None
+    model.set_logger(configure(str(log), ["tensorboard", "csv"]))
+    recorder = _CurveRecorder()
+    tracked = env_kwargs.get("num_frames", DEFAULT_NUM_FRAMES) - 1
+    started = time.perf_counter()
+    model.learn(
+        experiment.updates * model.env.num_envs * tracked, recorder, progress_bar=progress_bar
+    )
+    seconds = time.perf_counter() - started
+    model.logger.close()
+    model.env.close()
+    return TrainedRow(model.policy, seconds, model._n_updates, recorder.curve)
+
+
+def _train_control(
+    experiment: Experiment, log: Path, seconds: float, progress_bar: bool
+) -> TrainedRow:
+    policy = _make_policy(experiment)
+    env_kwargs = {**experiment.env_kwargs, **experiment.train_kwargs}
+    dataset = open_dataset(
+        _dataset_name(experiment),
+        env_kwargs.get("root"),
+        env_kwargs.get("split", "train"),
+        **env_kwargs.get("dataset_options", {}),
+    )
+    logger = configure(str(log), ["tensorboard", "csv"])
+    steps = 0
+
+    def record(step: int, losses: dict[str, float]) -> None:
+        nonlocal steps
+        steps = step
+        if step % 50 == 0:
+            for name, value in losses.items():
+                logger.record(f"train/{name}", value)
+            logger.dump(step)
+
+    started = time.perf_counter()
+    pretrain(
+        policy.network,
+        dataset,
+        get_tracker_entry(experiment.tracker).geometry,
+        replace(experiment.control, seconds=seconds, seed=experiment.seed),
+        device=str(policy.device),
+        progress_bar=progress_bar,
+        log=record,
+        log_interval=1,
+    )
+    logger.close()
+    return TrainedRow(policy, time.perf_counter() - started, steps)
+
+
+def _dataset_name(experiment: Experiment) -> str:
+    return gym.spec(experiment.env_id.removeprefix("slt_gym:")).kwargs["dataset"]
+
+
+class _CurveRecorder(BaseCallback):
+    """Keeps the greedy tracks' mean AUC of each rollout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.curve: list[tuple[int, float]] = []
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        auc = self.logger.name_to_value.get("rollout/greedy_auc")
+        if auc is not None:
+            self.curve.append((self.num_timesteps, float(auc)))
+
+
+def _draw(
+    experiment: Experiment,
+    folder: Path,
+    results: Mapping[str, Mapping[str, SequenceResult]],
+    trained: Mapping[str, TrainedRow],
+    report: dict[str, Any],
+) -> None:
+    plot_success(
+        {row: mean_curve(result) for row, result in results.items()},
+        folder / "plots" / "success.png",
+        f"{experiment.tracker}, {report['sequences']} held-out sequences",
+    )
+    curves = {row: outcome.curve for row, outcome in trained.items() if outcome.curve}
+    plot_learning_curves(
+        {row: ([x for x, _ in curve], [y for _, y in curve]) for row, curve in curves.items()},
+        folder / "plots" / "learning_curve.png",
+    )
+    if "slt" not in results:
+        return
+    gain = {name: scores["slt"] - scores["base"] for name, scores in report["per_sequence"].items()}
+    name = max(gain, key=gain.__getitem__)
+    kwargs = {**experiment.env_kwargs, **experiment.test_kwargs}
+    sequence = open_dataset(
+        _dataset_name(experiment),
+        kwargs.get("root"),
+        kwargs["split"],
+        **kwargs.get("dataset_options", {}),
+    ).get(name)
+    tracks = {row: results[row][name] for row in ("base", "slt")}
+    write_video(folder / "videos" / "base_vs_slt.mp4", _compare(sequence, tracks))
+    report["video"] = {
+        "sequence": name,
+        "chosen": "the sequence where SLT gains most over the base",
+        "gain": gain[name],
+    }
+
+
+def _compare(
+    sequence: Sequence, tracks: Mapping[str, SequenceResult]
+) -> Iterator[NDArray[np.uint8]]:
+    """Draw two tracks of a sequence side by side, frame by frame."""
+    first = int(np.flatnonzero(sequence.visible)[0])
+    for i in range(len(next(iter(tracks.values())).boxes)):
+        frame = sequence.read(first + i)
+        gt_box = sequence.boxes[first + i]
+        pictures = []
+        for result in tracks.values():
+            box = result.boxes[i]
+            text = f"IoU {float(iou(box, gt_box)):.2f}" if sequence.visible[first + i] else "absent"
+            pictures.append(
+                draw_overlay(frame, gt_box if is_valid(gt_box) else None, box, None, text)
+            )
+        titles = [f"{row}  AUC {100 * result.auc:.1f}" for row, result in tracks.items()]
+        yield side_by_side(pictures[0], pictures[1], (titles[0], titles[1]))
