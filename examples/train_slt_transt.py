@@ -28,7 +28,7 @@ from slt_gym.agents.schedules import CosineSchedule, StepSchedule
 from slt_gym.cli.run import run
 from slt_gym.errors import InvalidArgumentError
 from slt_gym.evaluation.experiment import ROWS, Experiment, run_experiment
-from slt_gym.evaluation.files import check_run_folder, next_run_folder
+from slt_gym.evaluation.files import check_output_folder, next_run_folder
 
 # The synthetic job's constants were chosen on the split "val".
 SYNTHETIC = Experiment(
@@ -180,7 +180,7 @@ def main() -> None:
     torch.set_num_threads(config.threads)
     experiment = make_experiment(config)
     folder = config.output or next_run_folder(Path("runs") / f"slt_transt-{config.dataset}")
-    check_run_folder(folder)
+    check_output_folder(folder)
     if experiment.weights is None:
         print("no --weights: TransT starts from random weights, which track nothing")
     report = run_experiment(experiment, folder, progress_bar=sys.stderr.isatty(), say=print)

@@ -109,17 +109,16 @@ SNIPPETS = dict(read_snippets())
 @pytest.mark.parametrize("name", SNIPPETS)
 def test_snippets_name_objects_that_exist(name: str) -> None:
     tree = ast.parse(SNIPPETS[name], name)
-    modules = {}
+    modules: dict[str, object] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                module = importlib.import_module(alias.name)
-                modules[alias.asname or alias.name] = module
+                modules[alias.asname or alias.name] = importlib.import_module(alias.name)
         elif isinstance(node, ast.ImportFrom):
             assert node.module is not None
-            module = importlib.import_module(node.module)
+            source = importlib.import_module(node.module)
             for alias in node.names:
-                assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
+                assert hasattr(source, alias.name), f"{node.module} has no {alias.name}"
     assert modules or "import" in SNIPPETS[name]
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,6 +68,8 @@ class ResNet(nn.Module):
         self.num_layers = len(planes)
         self.channels = channels
         self._initialise()
+        # On CPUs, small convolutions and pooling are up to twice as fast with channels last.
+        self.to(memory_format=torch.channels_last)
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -75,6 +78,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, 3, H, W)`` to the last layer's features."""
+        x = x.contiguous(memory_format=torch.channels_last)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
         for i in range(1, self.num_layers + 1):

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
-import platform
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch.utils.tensorboard import SummaryWriter
@@ -23,12 +18,12 @@ from slt_gym.agents.network import TrackerNetwork
 from slt_gym.agents.pretraining import PretrainingConfig, pretrain
 from slt_gym.agents.registry import TrackerEntry, get_tracker_entry, list_trackers
 from slt_gym.agents.weights import load_weights, read_config, resolve_weights, save_weights
-from slt_gym.cli.arguments import check_output_folder, choose_device, parse_options
+from slt_gym.cli.arguments import choose_device, parse_options
 from slt_gym.data import SequenceDataset, list_datasets, open_dataset
 from slt_gym.data.pairs import PairSampler
 from slt_gym.errors import DatasetNotFoundError, InvalidArgumentError, SltGymError
-from slt_gym.evaluation.video import replacing
-from slt_gym.version import __version__
+from slt_gym.evaluation.files import check_output_folder, write_json
+from slt_gym.evaluation.machine import describe_machine
 
 _TRACKER_HELP = f"The tracker's name: {', '.join(list_trackers())}."
 _DATASET_HELP = f"The dataset's name: {', '.join(list_datasets())}; synthetic needs no files."
@@ -92,10 +87,7 @@ def execute(arguments: Arguments, command: str) -> None:
     _probe(dataset, entry, config)
     network, overrides = _build(entry, arguments)
 
-    # Convolutions on a CPU are faster so; a GPU's choose their layout themselves.
-    if device == "cpu":
-        network.to(memory_format=torch.channels_last)
-    _write_json(out / "config.json", _describe(arguments, command, device))
+    write_json(out / "config.json", _describe(arguments, command, device))
     started = time.perf_counter()
     log = _Log(out / "tensorboard")
     try:
@@ -123,7 +115,7 @@ def execute(arguments: Arguments, command: str) -> None:
     except SafetensorError as error:  # What it makes of a full disk.
         raise OSError(f"cannot write the weights into {out}: {error}") from None
     results = {"seconds": round(seconds, 1), "steps_logged": log.step, "last_means": log.means}
-    _write_json(out / "results.json", results)
+    write_json(out / "results.json", results)
     loss = f", loss {log.means['loss']:.4f}" if log.means else ""
     print(f"trained {entry.name} for {seconds:.0f} s{loss}; its weights are in {weights}")
 
@@ -239,22 +231,9 @@ def _build(entry: TrackerEntry, arguments: Arguments) -> tuple[TrackerNetwork, d
 
 
 def _describe(arguments: Arguments, command: str, device: str) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device != "cpu" else platform.machine()
     return {
         "command": command,
         "arguments": dataclasses.asdict(arguments),
         "seed": arguments.training.seed,
-        "device": {"name": device, "hardware": name, "cpus": os.cpu_count()},
-        "versions": {
-            "slt_gym": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-        },
+        **describe_machine(device),
     }
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from tyro.conf import Positional, arg
 
-from slt_gym.cli.arguments import check_output_file, choose_device
+from slt_gym.cli.arguments import choose_device
 from slt_gym.cli.frame_source import FrameSource, open_source
 from slt_gym.errors import CheckpointError, InvalidArgumentError
+from slt_gym.evaluation.files import check_output_file, replacing
 
 if TYPE_CHECKING:
     from slt_gym.agents import Tracker
@@ -86,7 +87,7 @@ def execute(arguments: Arguments, command: str) -> None:
 
     # Imported late: PyTorch takes seconds, and the checks above should not.
     from slt_gym.envs import draw_overlay  # noqa: PLC0415
-    from slt_gym.evaluation.video import replacing, write_video  # noqa: PLC0415
+    from slt_gym.evaluation.video import write_video  # noqa: PLC0415
 
     boxes = [box]
     updates = _Stopwatch()

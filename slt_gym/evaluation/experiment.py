@@ -21,7 +21,8 @@ from slt_gym.agents.registry import get_tracker_entry
 from slt_gym.data import Sequence, open_dataset
 from slt_gym.envs import draw_overlay
 from slt_gym.errors import InvalidArgumentError, unknown
-from slt_gym.evaluation.files import describe_versions, write_json
+from slt_gym.evaluation.files import write_json
+from slt_gym.evaluation.machine import describe_machine
 from slt_gym.evaluation.metrics import paired_interval, success_curve
 from slt_gym.evaluation.plots import plot_learning_curves, plot_success
 from slt_gym.evaluation.tracking import SequenceResult, aucs, track_split
@@ -113,7 +114,7 @@ def run_experiment(
     if "control" in experiment.rows and "slt" not in experiment.rows:
         raise InvalidArgumentError("row 'control' trains for as long as row 'slt' did: make both")
     base = _make_policy(experiment)  # everything that can be wrong shows here, before any output
-    write_json(folder / "config.json", {**asdict(experiment), "versions": describe_versions()})
+    write_json(folder / "config.json", {**asdict(experiment), **describe_machine(str(base.device))})
     trained = {"base": TrainedRow(base)}
     if "slt" in experiment.rows:
         say(f"SLT: {experiment.updates} updates")
@@ -142,7 +143,7 @@ def run_experiment(
     report = summarise(results, trained)
     report["seeds"] = [experiment.seed]
     _draw(experiment, folder, results, trained, report)
-    report["versions"] = describe_versions()
+    report["machine"] = describe_machine(str(base.device))
     write_json(folder / "results.json", report)
     return report
 

@@ -1,37 +1,30 @@
-"""Outputs that appear whole or not at all, and the folder of a run."""
+"""Outputs that appear whole or not at all, and what every run's folder holds."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from slt_gym.errors import InvalidArgumentError
-from slt_gym.version import __version__
-
-_PACKAGES = ("torch", "torchvision", "gymnasium", "stable-baselines3", "numpy", "opencv-python")
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to, and put it in place at the end.
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Let a file be written beside ``path``, and put it there once it is whole.
 
-    If the block fails, nothing is left and an earlier file at ``path`` stays as it was.
+    Yields a path in the same folder (made if it is missing) that ends in the same suffix. Where
+    the block fails, what was written goes, and what stood at ``path`` stays.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
-        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -39,22 +32,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write ``content`` as indented JSON, whole or not at all."""
-    with whole_file(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
-
-
-def check_run_folder(folder: str | Path) -> Path:
-    """Return the path of a run's folder, which must not hold anything yet.
-
-    Raises:
-        InvalidArgumentError: It exists and is not an empty folder.
-    """
-    folder = Path(folder).expanduser()
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InvalidArgumentError(
-            f"output {folder} exists already: give a folder that is new or empty"
-        )
-    return folder
 
 
 def next_run_folder(folder: str | Path) -> Path:
@@ -67,12 +46,48 @@ def next_run_folder(folder: str | Path) -> Path:
     return candidate
 
 
-def describe_versions() -> dict[str, str]:
-    """Return the versions that a run depends on."""
-    versions = {"slt_gym": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except ModuleNotFoundError:  # opencv-python-headless, say
-            versions[package] = "not installed under this name"
-    return versions
+def check_output_folder(folder: Path) -> None:
+    """Check that a run may write into ``folder``: it is new or empty, and can be made.
+
+    Raises:
+        InvalidArgumentError: It holds something, or its place is no folder.
+        PermissionError: Its place may not be written to.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        names = sorted(path.name for path in folder.iterdir())
+        held = ", ".join([*names[:3], *(["…"] if len(names) > 3 else [])])
+        raise InvalidArgumentError(
+            f"the folder {folder} is not empty (it holds {held}): give a new one, or remove it"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise InvalidArgumentError(f"{folder} is a file: expected is a new or empty folder")
+    _check_place(folder)
+
+
+def check_output_file(file: Path, suffixes: tuple[str, ...] = ()) -> None:
+    """Check that ``file`` may be written or replaced.
+
+    Args:
+        file: The path.
+        suffixes: The accepted ends of its name; none accepts all.
+
+    Raises:
+        InvalidArgumentError: It is a folder, its place is no folder, or its name ends otherwise.
+        PermissionError: Its place may not be written to.
+    """
+    if file.is_dir():
+        raise InvalidArgumentError(f"{file} is a folder: expected is the path of a file to write")
+    if suffixes and file.suffix.lower() not in suffixes:
+        raise InvalidArgumentError(f"{file} must end in {' or '.join(suffixes)}")
+    _check_place(file)
+
+
+def _check_place(path: Path) -> None:
+    """Check that the nearest folder above ``path`` that exists can be written to."""
+    place = path.absolute().parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise InvalidArgumentError(f"cannot write {path}: {place} is a file, not a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(13, "no permission to write there", str(place))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from slt_gym.envs.rewards import SUCCESS_THRESHOLDS
-from slt_gym.evaluation.files import whole_file
+from slt_gym.evaluation.files import replacing
 
 
 def plot_success(curves: Mapping[str, ArrayLike], path: str | Path, title: str = "") -> None:
@@ -62,5 +62,5 @@ def plot_learning_curves(
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    with whole_file(path) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -16,26 +14,10 @@ from numpy.typing import NDArray
 
 from slt_gym.envs import draw_overlay
 from slt_gym.errors import InvalidArgumentError
+from slt_gym.evaluation.files import replacing
 
 Frame = NDArray[np.uint8]
 _GAP = 4  # Columns between two frames side by side.
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Let a file be written beside ``path``, and put it there once it is whole.
-
-    Yields a path in the same folder (made if it is missing) that ends in the same suffix. Where
-    the block fails, what was written goes, and what stood at ``path`` stays.
-    """
-    path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_video(path: str | Path, frames: Iterable[Frame], fps: float = 30.0) -> Path:

@@ -274,8 +274,8 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "absent.pth")
     with pytest.raises(CheckpointError, match=r"no weights of 'transt' ship with the package"):
         create_tracker("transt", weights="pretrained")
-    with pytest.raises(InvalidArgumentError, match=r"unknown tracker 'transt'.*did you mean 'transt'"):
-        create_tracker("transt", weights=tmp_path / "absent.pth")
+    with pytest.raises(InvalidArgumentError, match=r"unknown tracker 'transtt'.*did you mean 'transt'"):
+        create_tracker("transtt", weights=tmp_path / "absent.pth")
 
 
 def test_trackers_want_a_frame_and_a_box() -> None:

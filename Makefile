@@ -1,0 +1,78 @@
+# Needs Python 3.10 or newer and make; everything else goes into .venv. Another Python:
+#     make train PYTHON=python3.12
+# ARGS is handed on:
+#     make train ARGS="--seed 1"    make test ARGS="-k geometry"
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS :=
+# Written when a set of packages is installed, and older than pyproject.toml when it must be again.
+BASE := $(VENV)/.installed
+TEST := $(VENV)/.installed-test
+DOCS := $(VENV)/.installed-docs
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.PHONY: help train test test-fast lint docs clean
+# Two pips in one environment would get in each other's way.
+.NOTPARALLEL:
+
+help:
+	@echo "make train      train TransT on synthetic video, evaluate it, draw a plot and a video"
+	@echo "make test       run all tests; make test-fast leaves the slow ones out"
+	@echo "make lint       check style, format and types"
+	@echo "make docs       build the documentation in site/"
+	@echo "make clean      remove .venv and all that was built; runs/ stays"
+
+train: $(BASE)
+	$(BIN)/python examples/train_slt_transt.py $(ARGS)
+
+test: $(TEST)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(TEST)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(TEST)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+docs: $(DOCS)
+	$(BIN)/python -m mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) site build dist *.egg-info .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A half-made environment has a python in it, so that only a stamp tells whether it is whole.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "slt_gym needs Python 3.10 or newer, and $(PYTHON) is: $$($(PYTHON) --version 2>&1)"; \
+	    echo "Name a newer one, for example: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	    echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; \
+	    exit 1; }
+	$(BIN)/python -m pip install "pip>=22"
+	@touch $@
+
+$(BASE): $(VENV)/.made pyproject.toml
+	@rm -f $@
+	$(BIN)/python -m pip install -e .
+	@$(BIN)/python -c 'import torch, torchvision, cv2' || { \
+	    echo "The packages are installed, but one of them cannot be imported (see above)."; \
+	    echo "libGL: on Debian and Ubuntu, apt install libgl1 libglib2.0-0."; \
+	    echo "torchvision: it must be the release that goes with this torch."; exit 1; }
+	@touch $@
+
+$(TEST): $(BASE)
+	@rm -f $@
+	$(BIN)/python -m pip install -e ".[test]"
+	@touch $@
+
+$(DOCS): $(BASE)
+	@rm -f $@
+	$(BIN)/python -m pip install -e ".[docs]"
+	@touch $@

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slt_gym.errors import InvalidArgumentError
+from slt_gym.geometry import Window, crop_window
+
+FRAME = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+FILL = np.array([11, 99, 200], np.uint8)
+
+window = st.builds(Window, cx=st.floats(-80, 140), cy=st.floats(-80, 120), side=st.integers(1, 90))
+
+
+@given(window=window, box=st.tuples(*[st.floats(-500, 500)] * 2, *[st.floats(0, 500)] * 2))
+@settings(deadline=None)
+def test_crop_units_invert(window: Window, box: tuple[float, ...]) -> None:
+    np.testing.assert_allclose(window.to_frame(window.to_crop(box)), box, rtol=0, atol=1e-8)
+
+
+@given(window=window)
+@settings(deadline=None)
+def test_the_window_itself_is_the_unit_square(window: Window) -> None:
+    half = window.side / 2
+    square = [window.cx - half, window.cy - half, window.side, window.side]
+    np.testing.assert_allclose(window.to_crop(square), [0, 0, 1, 1], atol=1e-12)
+    np.testing.assert_allclose(window.to_frame([0, 0, 1, 1]), square, atol=1e-9)
+    # The pixels start within one pixel of the corner that crop units are measured from.
+    x0, y0 = window.origin
+    assert abs(x0 - square[0]) <= 1
+    assert abs(y0 - square[1]) <= 1
+
+
+def test_many_boxes_convert_at_once() -> None:
+    boxes = np.random.default_rng(0).uniform(0, 50, (3, 5, 4))
+    view = Window(20.5, 30.0, 16)
+    together = view.to_crop(boxes)
+    assert together.dtype == np.float64
+    for i, j in np.ndindex(3, 5):
+        np.testing.assert_array_equal(together[i, j], view.to_crop(boxes[i, j]))
+
+
+def pad_slice_resize(view: Window, size: int) -> np.ndarray:
+    """Crop the published way: pad the whole frame far enough, slice, resize."""
+    margin = 300
+    padded = np.empty((40 + 2 * margin, 56 + 2 * margin, 3), np.uint8)
+    padded[:] = FILL
+    padded[margin:-margin, margin:-margin] = FRAME
+    x0 = math.floor(view.cx - (view.side + 1) / 2 + 0.5) + margin
+    y0 = math.floor(view.cy - (view.side + 1) / 2 + 0.5) + margin
+    patch = padded[y0 : y0 + view.side, x0 : x0 + view.side]
+    if view.side != size:
+        patch = cv2.resize(patch, (size, size))
+    return patch.transpose(2, 0, 1)
+
+
+@given(window=window, size=st.sampled_from([1, 16, 33, 64]))
+@settings(max_examples=300, deadline=None)
+def test_a_crop_is_a_slice_of_the_padded_frame(window: Window, size: int) -> None:
+    crop = crop_window(FRAME, window, size, FILL)
+    assert crop.flags.c_contiguous
+    np.testing.assert_array_equal(crop, pad_slice_resize(window, size))
+
+
+@pytest.mark.parametrize("size", [64, 20])
+@pytest.mark.parametrize(
+    "window",
+    [Window(28, 20, 20), Window(0, 0, 20), Window(500, 500, 20), Window(28, 20, 300)],
+    ids=["inside", "corner", "outside", "around"],
+)
+def test_a_crop_can_be_written_in_place(window: Window, size: int) -> None:
+    batch = np.zeros((2, 3, size, size), np.uint8)
+    out = batch[1]
+    assert crop_window(FRAME, window, size, FILL, out) is out
+    np.testing.assert_array_equal(batch[1], crop_window(FRAME, window, size, FILL))
+    assert not batch[0].any()
+
+
+def test_a_crop_does_not_share_the_frames_memory() -> None:
+    frame = FRAME.copy()
+    crop = crop_window(frame, Window(28, 20, 20), 20, FILL)
+    frame[:] = 0
+    assert crop.any()
+
+
+def test_a_window_outside_the_frame_shows_the_fill_colour() -> None:
+    crop = crop_window(FRAME, Window(-400, 20, 30), 12, FILL)
+    assert (crop == FILL[:, None, None]).all()
+
+
+def test_a_wrong_output_array_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"\(3, 8, 8\): needed is \(3, 16, 16\)"):
+        crop_window(FRAME, Window(20, 20, 16), 16, FILL, np.zeros((3, 8, 8), np.uint8))
