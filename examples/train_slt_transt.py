@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import torch
 import tyro
 
@@ -178,6 +179,7 @@ def main() -> None:
     """Run the job that the command line asks for."""
     config = tyro.cli(Config, description=__doc__)
     torch.set_num_threads(config.threads)
+    cv2.setNumThreads(1)  # the environment's own threads do this work
     experiment = make_experiment(config)
     folder = config.output or next_run_folder(Path("runs") / f"slt_transt-{config.dataset}")
     check_output_folder(folder)

@@ -140,8 +140,9 @@ def test_every_logged_key_is_explained() -> None:
     code = (PACKAGE / "agents" / "slt.py").read_text("utf-8")
     logged = set(re.findall(r'record\(\s*"(\w+/\w+)"', code))
     assert len(logged) >= 10
-    explained = set(re.findall(r"`(\w+/\w+)`", (REPOSITORY / "docs" / "slt.md").read_text("utf-8")))
-    assert logged <= explained
+    page = (REPOSITORY / "docs" / "slt.md").read_text("utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| ")]
+    assert logged <= set(re.findall(r"`(\w+/\w+)`", " ".join(rows)))
 
 
 def test_relative_links_lead_somewhere() -> None:
@@ -276,6 +277,16 @@ def test_make_installs_again_when_the_dependencies_change(make: Make) -> None:
     later = (make.folder / ".venv" / ".installed-test").stat().st_mtime + 10
     os.utime(make.folder / "pyproject.toml", (later, later))
     assert make("test")[1][:2] == [INSTALL, f"{INSTALL}[test]"]
+
+
+def test_failed_install_leaves_no_stamp(make: Make) -> None:
+    make("test")
+    stamps = [make.folder / ".venv" / name for name in (".installed", ".installed-test")]
+    assert all(stamp.exists() for stamp in stamps)
+    later = stamps[1].stat().st_mtime + 10
+    os.utime(make.folder / "pyproject.toml", (later, later))
+    assert make("train", FAKE_PIP="1")[0] != 0
+    assert not stamps[0].exists()
 
 
 @pytest.mark.parametrize("failure", [{"FAKE_PIP": "1"}, {"FAKE_IMPORT": "1"}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _codecs
 import collections
 import pickle
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,6 +82,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            # PyTorch would hand it to the TorchScript loader, past the unpickler below.
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise CheckpointError(
+                    f"{path} is a TorchScript program: needed is a checkpoint, a dict of tensors"
+                )
     try:
         content = torch.load(
             path, map_location="cpu", pickle_module=_SAFE_PICKLE, weights_only=False
@@ -108,7 +116,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     }
     if not tensors:
         raise CheckpointError(
-            f"the checkpoint {path} holds no tensors under names: needed is a dict of them, bare or under "
-            "'net' or 'state_dict'"
+            f"the checkpoint {path} holds no tensors under names: needed is a dict of them, bare "
+            "or under 'net' or 'state_dict'"
         )
     return tensors

@@ -8,14 +8,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CosineSchedule:
-    """Half a cosine from ``start`` down to ``end``."""
+    """Half a cosine from ``start`` down to ``end``.
+
+    Over the share ``warmup`` of the training the rate first rises linearly, from a tenth of the
+    cosine's: Adam's first steps, whose size the gradients do not bound, would disturb a trained
+    network.
+    """
 
     start: float
     end: float = 0.0
+    warmup: float = 0.0
 
     def __call__(self, progress_remaining: float) -> float:
         """Return the learning rate."""
-        return self.end + (self.start - self.end) * (1 - math.cos(math.pi * progress_remaining)) / 2
+        cosine = (1 - math.cos(math.pi * progress_remaining)) / 2
+        rate = self.end + (self.start - self.end) * cosine
+        if self.warmup:
+            rate *= 0.1 + 0.9 * min((1 - progress_remaining) / self.warmup, 1.0)
+        return rate
 
 
 @dataclass(frozen=True)

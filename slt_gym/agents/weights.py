@@ -58,6 +58,7 @@ def save_weights(
         temporary.chmod(0o755)
         (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         save_file(tensors, temporary / WEIGHTS_FILE)
+        (temporary / WEIGHTS_FILE).chmod(0o644)
         _replace(folder, temporary)
     finally:
         if temporary.exists():
@@ -93,15 +94,17 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except OSError:
-        raise CheckpointError(f"{folder} is not a folder of weights: it has no {CONFIG_FILE}") from None
+        raise CheckpointError(
+            f"{folder} is not a folder of weights: it has no {CONFIG_FILE}"
+        ) from None
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from None
     if not isinstance(config, dict) or "tracker" not in config:
         raise CheckpointError(f"{path} does not name its tracker under the key 'tracker'")
     if not isinstance(config.setdefault("overrides", {}), dict):
         raise CheckpointError(
-            f"{path} holds {config['overrides']!r} under the key 'overrides': needed is an object of "
-            "fields of the tracker's configuration"
+            f"{path} holds {config['overrides']!r} under the key 'overrides': needed is an object "
+            "of fields of the tracker's configuration"
         )
     return config
 
@@ -125,7 +128,9 @@ def stored_overrides(weights: str | Path | None, tracker: str) -> dict[str, Any]
 def _read_config_of(folder: Path, tracker: str) -> dict[str, Any]:
     config = read_config(folder)
     if config["tracker"] != tracker:
-        raise CheckpointError(f"{folder} holds weights of {config['tracker']!r}, not of {tracker!r}")
+        raise CheckpointError(
+            f"{folder} holds weights of {config['tracker']!r}, not of {tracker!r}"
+        )
     return config
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slt_gym.envs.rewards import SUCCESS_THRESHOLDS
+from slt_gym.errors import InvalidArgumentError
 
 
 def success_curve(ious: ArrayLike) -> NDArray[np.float64]:
@@ -42,8 +43,16 @@ def paired_interval(
 
     Returns:
         The mean of ``a - b`` and the interval's ends (percentile bootstrap, Efron 1979).
+
+    Raises:
+        InvalidArgumentError: The samples are empty or of different lengths.
     """
-    difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != b.shape or a.ndim != 1 or not a.size:
+        raise InvalidArgumentError(
+            f"paired samples have shapes {a.shape} and {b.shape}: needed are two equal ones (N,)"
+        )
+    difference = a - b
     rng = np.random.default_rng(seed)
     # Counts of each sequence in a resample: a matrix product instead of a gather.
     counts = rng.multinomial(

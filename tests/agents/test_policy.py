@@ -21,33 +21,46 @@ def make_policy(**kwargs: Any) -> TransTPolicy:
     return TransTPolicy(*make_spaces(), **{"tracker": "transt-tiny", **kwargs})
 
 
+def watch_encode(policy: TransTPolicy, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Return the list that the crops of each encoding will be added to."""
+    encoded: list[np.ndarray] = []
+    encode = policy.encode
+
+    def watch(crops: np.ndarray) -> torch.Tensor:
+        encoded.append(crops)
+        return encode(crops)
+
+    monkeypatch.setattr(policy, "encode", watch)
+    return encoded
+
+
 def test_the_state_saves_the_encoding_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     policy, obs = make_policy(), draw_observation(3)
-    encoded: list[int] = []
-    encode = policy.encode
-    monkeypatch.setattr(policy, "encode", lambda crops: (encoded.append(len(crops)), encode(crops))[1])
+    encoded = watch_encode(policy, monkeypatch)
     state = None
     for t in range(3):
         obs = {**draw_observation(3, seed=t), "template": obs["template"]}
         with_state, state = policy.predict(obs, state, deterministic=True)
         without, _ = policy.predict(obs, deterministic=True)
         np.testing.assert_array_equal(with_state, without)
-    assert encoded == [3, 3, 3, 3]  # the first call, and the three without a state
+    # The first call, and the three without a state.
+    assert [len(crops) for crops in encoded] == [3, 3, 3, 3]
 
 
 def test_an_episodes_start_encodes_that_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     policy, first, second = make_policy(), draw_observation(3, 1), draw_observation(3, 2)
     _, state = policy.predict(first, deterministic=True)
     kept = state.features.clone()
-    encoded: list[np.ndarray] = []
-    encode = policy.encode
-    monkeypatch.setattr(policy, "encode", lambda crops: (encoded.append(crops), encode(crops))[1])
+    encoded = watch_encode(policy, monkeypatch)
     start = np.array([False, True, False])
     actions, after = policy.predict(second, state, start, deterministic=True)
     assert len(encoded) == 1
     np.testing.assert_array_equal(encoded[0], second["template"][1:2])
     # Rows 0 and 2 still look for their old target, and the old state is not written to.
-    mixed = {**second, "template": np.where(start[:, None, None, None], second["template"], first["template"])}
+    mixed = {
+        **second,
+        "template": np.where(start[:, None, None, None], second["template"], first["template"]),
+    }
     np.testing.assert_allclose(actions, policy.predict(mixed, deterministic=True)[0], atol=1e-6)
     assert torch.equal(state.features, kept)
     assert torch.equal(after.features[[0, 2]], kept[[0, 2]])

@@ -220,7 +220,9 @@ def test_a_callback_can_stop_and_training_can_go_on() -> None:
 
 
 def test_learning_rates_follow_schedule_and_groups() -> None:
-    model = make_slt(learning_rate=lambda left: 1e-3 * left, policy_kwargs={"backbone_lr_scale": 0.1})
+    model = make_slt(
+        learning_rate=lambda left: 1e-3 * left, policy_kwargs={"backbone_lr_scale": 0.1}
+    )
     rates: list[list[float]] = []
     step = model.policy.optimizer.step
     model.policy.optimizer.step = lambda: (  # type: ignore[method-assign]
@@ -313,7 +315,12 @@ def test_absent_targets_teach_no_box() -> None:
 
 def test_wrong_arguments_are_refused() -> None:
     def env(n_envs: int, **kwargs: Any) -> Any:
-        options = {"geometry": "transt-tiny", "num_frames": 4, "threads": 1, "dataset_options": VIDEO}
+        options = {
+            "geometry": "transt-tiny",
+            "num_frames": 4,
+            "threads": 1,
+            "dataset_options": VIDEO,
+        }
         return make_sb3_env(ENV_ID, n_envs=n_envs, **{**options, **kwargs})
 
     kwargs: dict[str, Any] = {"policy_kwargs": {"tracker": "transt-tiny"}, "device": "cpu"}

@@ -90,9 +90,7 @@ def test_positive_cells_are_the_published_slices(
     np.testing.assert_array_equal(marked[0].numpy(), expected)
 
 
-@given(
-    box=st.tuples(*[st.floats(0, 0.5, width=32)] * 2, *[st.floats(0.015625, 0.5, width=32)] * 2)
-)
+@given(box=st.tuples(*[st.floats(0, 0.5, width=32)] * 2, *[st.floats(0.015625, 0.5, width=32)] * 2))
 @settings(max_examples=100, deadline=None)
 def test_the_quirks_concern_only_boxes_that_leave_the_crop(box: tuple[float, ...]) -> None:
     gt_box = torch.tensor([box], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The published TransT, and SLT-TransT's update, against values recorded from the published code."""
+"""TransT and SLT-TransT's update against values recorded from the published code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def network(transt_weights: Weights) -> TransT:
 
 
 @pytest.fixture(scope="module")
-def outputs(network: TransT, shared: Path) -> dict[str, np.ndarray]:
+def outputs(network: TransT) -> dict[str, np.ndarray]:
     """Run the network on the recorded inputs, once; keep what the published file keeps."""
     rng = np.random.default_rng(7)
     crops = {
@@ -41,36 +41,32 @@ def outputs(network: TransT, shared: Path) -> dict[str, np.ndarray]:
         "search": torch.from_numpy(rng.standard_normal((2, 3, 256, 256)).astype(np.float32)),
     }
     found = {f"input.{name}": crop for name, crop in crops.items()}
-    branch = ""
+    branch = ["template"]
 
-    def keep(name: str) -> Any:
-        def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, tuple):
-                found[f"{name}.template"], found[f"{name}.search"] = output
-            else:
-                found[f"{branch}.{name}" if branch else name] = output
+    def keep_of_branch(name: str) -> Any:
+        return lambda module, inputs, output: found.update({f"{branch[0]}.{name}": output})
 
-        return hook
+    def keep_tokens(name: str) -> Any:
+        if name == "decoder":
+            return lambda module, inputs, output: found.update({name: output})
+        names = f"{name}.template", f"{name}.search"
+        return lambda module, inputs, output: found.update(zip(names, output, strict=True))
 
     body, fusion = network.backbone[0].body, network.featurefusion_network
-    parts = {name: getattr(body, name) for name in ("conv1", "layer1", "layer2", "layer3")}
-    parts["input_proj"] = network.input_proj
-    parts |= {f"encoder{i}": layer for i, layer in enumerate(fusion.encoder.layers)}
-    parts["decoder"] = fusion.decoder.norm
-    handles = [module.register_forward_hook(keep(name)) for name, module in parts.items()]
-    fusion_hook = fusion.register_forward_pre_hook(lambda *_: _set("", locals_))
-    locals_ = {}
-
-    def _set(value: str, _: Any) -> None:
-        nonlocal branch
-        branch = value
-
+    per_branch = {name: getattr(body, name) for name in ("conv1", "layer1", "layer2", "layer3")}
+    per_branch["input_proj"] = network.input_proj
+    fused = {f"encoder{i}": layer for i, layer in enumerate(fusion.encoder.layers)}
+    fused["decoder"] = fusion.decoder.norm
+    handles = [
+        module.register_forward_hook(keep(name))
+        for keep, modules in ((keep_of_branch, per_branch), (keep_tokens, fused))
+        for name, module in modules.items()
+    ]
     with torch.no_grad():
-        branch = "template"
         features = network.encode(crops["template"])
-        branch = "search"
+        branch[0] = "search"
         logits, boxes = network.predict(features.expand(2, -1, -1), crops["search"])
-    for handle in [*handles, fusion_hook]:
+    for handle in handles:
         handle.remove()
     found["pred_logits"], found["pred_boxes"] = logits, boxes
     for name, grid in (("template", 16), ("search", 32)):
@@ -128,7 +124,12 @@ def test_intermediates_are_the_published_ones(
         else:
             value = value.transpose(1, 0, 2)[::16, :, ::8]  # tokens come first there
         assert relative_error(value, expected) < 1e-4, name
-        statistics = outputs[name].mean(), outputs[name].std(), outputs[name].min(), outputs[name].max()
+        statistics = (
+            outputs[name].mean(),
+            outputs[name].std(),
+            outputs[name].min(),
+            outputs[name].max(),
+        )
         np.testing.assert_allclose(statistics, recorded[f"stat.{name}"], rtol=1e-3, atol=1e-4)
         compared += 1
     assert compared == 21
@@ -212,7 +213,9 @@ def test_a_published_checkpoint_makes_a_tracker(
     settings.self_reference.append(settings)
     meters = {
         "Loss/total": fill_object(fake_modules["AverageMeter"], avg=np.float64(7.5), count=3),
-        "old": fill_object(fake_modules["StatValue"], val=torch.tensor(2.0), history=[np.float32(1)]),
+        "old": fill_object(
+            fake_modules["StatValue"], val=torch.tensor(2.0), history=[np.float32(1)]
+        ),
     }
     checkpoint = {
         "epoch": 120,
@@ -254,6 +257,7 @@ class Update:
     search_mean: float
     terms: dict[str, float]
     gradient_norms: dict[str, float]
+    conv1_norm: float
 
 
 class Recorder(BaseCallback):
@@ -327,11 +331,8 @@ def run_update(golden: dict[str, Any], weights: Path, sequences: Path) -> Update
         drawn[0].dtype,
         float(((rollout.search / 255 - mean) / std).mean()),
         {name: float(value.detach()) for name, value in terms.items()},
-        {
-            **modules,
-            "total": norm(network),
-            "conv1": norm(network.backbone[0].body.conv1),  # type: ignore[attr-defined]
-        },
+        {**modules, "total": norm(network)},
+        norm(network.backbone[0].body.conv1),  # type: ignore[attr-defined]
     )
 
 
@@ -359,7 +360,7 @@ class TestUpdate:
         assert template.shape == (2, 3, 128, 128)
 
     def test_the_same_boxes_come_out(self, update: Update) -> None:
-        np.testing.assert_allclose(update.boxes, update.golden["boxes"], rtol=0, atol=2e-2)
+        np.testing.assert_allclose(update.boxes, update.golden["boxes"], rtol=0, atol=5e-3)
         recorded = iou(np.array(update.golden["boxes"]), update.gt_boxes)  # (5, 4)
         np.testing.assert_allclose(iou(update.boxes, update.gt_boxes), recorded, atol=1e-4)
 
@@ -377,7 +378,7 @@ class TestUpdate:
 
     def test_annotations_lie_in_the_crops(self, update: Update) -> None:
         annotations = 256 * update.rollout.gt_box[:, :, 0]
-        np.testing.assert_allclose(annotations, update.golden["search_anno"], rtol=0, atol=2e-2)
+        np.testing.assert_allclose(annotations, update.golden["search_anno"], rtol=0, atol=5e-3)
 
     def test_the_loss_is_the_published_one(self, update: Update) -> None:
         stats = update.golden["stats"]
@@ -394,10 +395,7 @@ class TestUpdate:
     def test_gradients_are_the_published_ones(self, update: Update) -> None:
         golden = update.golden
         assert update.gradient_norms == pytest.approx(
-            {
-                **golden["grad_norm_module"],
-                "total": golden["grad_norm_total"],
-                "conv1": golden["grad_norm_backbone_conv1"],
-            },
-            rel=1e-4,
+            {**golden["grad_norm_module"], "total": golden["grad_norm_total"]}, rel=1e-4
         )
+        # One layer, and the deepest: the amplified heads' rounding shows most there.
+        assert update.conv1_norm == pytest.approx(golden["grad_norm_backbone_conv1"], rel=5e-4)

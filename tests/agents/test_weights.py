@@ -187,7 +187,9 @@ def test_broken_files_are_named(tmp_path: Path, how: str, zipped: bool) -> None:
     path = tmp_path / "transt.pth"
     torch.save({"net": make_network().state_dict()}, path, _use_new_zipfile_serialization=zipped)
     break_file(path, how)
-    with pytest.raises(CheckpointError, match=r"transt\.pth: it is not a whole PyTorch file") as error:
+    with pytest.raises(
+        CheckpointError, match=r"transt\.pth: it is not a whole PyTorch file"
+    ) as error:
         read_checkpoint(path)
     assert "\n" not in str(error.value)
 
@@ -261,20 +263,26 @@ def test_checkpoints_of_other_networks_are_refused(tmp_path: Path) -> None:
         path = tmp_path / "other.pth"
         torch.save({"net": changed}, path)
         network = make_network(seed=2)
-        with pytest.raises(CheckpointError, match=rf"other\.pth does not fit 'transt-tiny': {words}"):
+        with pytest.raises(
+            CheckpointError, match=rf"other\.pth does not fit 'transt-tiny': {words}"
+        ):
             load_weights(network, path, TINY)
         # Refused as a whole: no tensor was taken over.
         assert equal_states(network, make_network(seed=2))
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no weights at .*absent\.pth: accepted are a folder"):
+    with pytest.raises(
+        CheckpointError, match=r"no weights at .*absent\.pth: accepted are a folder"
+    ):
         create_tracker(TINY, weights=tmp_path / "absent.pth")
     with pytest.raises(CheckpointError, match=r"no checkpoint at .*absent\.pth"):
         read_checkpoint(tmp_path / "absent.pth")
     with pytest.raises(CheckpointError, match=r"no weights of 'transt' ship with the package"):
         create_tracker("transt", weights="pretrained")
-    with pytest.raises(InvalidArgumentError, match=r"unknown tracker 'transtt'.*did you mean 'transt'"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"unknown tracker 'transtt'.*did you mean 'transt'"
+    ):
         create_tracker("transtt", weights=tmp_path / "absent.pth")
 
 
@@ -293,3 +301,11 @@ def test_trackers_want_a_frame_and_a_box() -> None:
     assert tracker.score == 1.0
     with pytest.raises(InvalidArgumentError, match=r"RGB uint8"):
         tracker.update(frame[..., 0])
+
+
+def test_torchscript_is_refused_before_it_is_loaded(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "program.pth"
+    torch.jit.save(torch.jit.script(torch.nn.ReLU()), path)
+    monkeypatch.setattr(torch.jit, "load", lambda *a, **k: pytest.fail("was loaded"))
+    with pytest.raises(CheckpointError, match=r"program\.pth is a TorchScript program"):
+        read_checkpoint(path)

@@ -63,7 +63,7 @@ def make_slt(**kwargs: Any) -> SLT:
 
 
 def mark_positive_cells(box: tuple[float, ...], grid: int, clamped: bool) -> np.ndarray:
-    """Mark the cells of one ``(x, y, w, h)`` with slices, as the published code does, or clamped."""
+    """Mark the cells of ``(x, y, w, h)`` with slices, as the published code does, or clamped."""
     x, y, w, h = box
     left, top = math.ceil(grid * x), math.ceil(grid * y)
     right, bottom = math.ceil(grid * (x + w)), math.ceil(grid * (y + h))

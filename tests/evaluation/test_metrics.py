@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slt_gym.envs.rewards import frame_reward
+from slt_gym.errors import InvalidArgumentError
 from slt_gym.evaluation.metrics import paired_interval, success_auc, success_curve
 
 # Half of them exactly on a threshold.
@@ -86,3 +87,9 @@ def test_the_interval_depends_on_its_seed_alone() -> None:
     a, b = np.random.default_rng(3).uniform(0, 1, (2, 20))
     assert paired_interval(a, b, seed=1) == paired_interval(a, b, seed=1)
     assert paired_interval(a, b, seed=1)[1:] != paired_interval(a, b, seed=2)[1:]
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), ([0.5, 0.4], [0.5]), ([[0.5]], [[0.4]])])
+def test_paired_interval_needs_pairs(a, b):
+    with pytest.raises(InvalidArgumentError, match="two equal ones"):
+        paired_interval(a, b)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_crops_are_the_published_ones(shared: Path, real_sequences: Path, name: 
     assert [template.cx, template.cy] == golden[0]["template"]["pos"]
     assert template.side == golden[0]["template"]["size"]
     check_crop(geometry.crop(first, template, 128, fill), golden[0]["template"])
-    for previous, row in zip(golden[:-1], golden[1:], strict=True):
+    for previous, row in itertools.pairwise(golden):
         view = geometry.search_window(previous["box"])
         assert [view.cx, view.cy] == pytest.approx(row["crop"]["pos"], abs=1e-4)
         # The published state is float32; where its side rounds up, so may ours not.
