@@ -15,6 +15,7 @@ clips that a laptop can do.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,19 +43,23 @@ SYNTHETIC = Experiment(
     },
     test_kwargs={
         "split": "test",
-        "dataset_options": {"width": 256, "height": 192, "num_frames": 41},
+        "dataset_options": {
+            "width": 256,
+            "height": 192,
+            "num_frames": 41,
+            "num_sequences": 200,
+        },
     },
     updates=100,
     slt={
-        "n_clips": 16,
-        "micro_batch": 16,
-        "learning_rate": CosineSchedule(5e-4, 1e-5),
+        "n_clips": 8,
+        "micro_batch": 8,
+        "learning_rate": CosineSchedule(4e-4, 1e-5, warmup=0.1),
         "reward_to_go": True,
         "policy_weight": 10.0,
-        "frame_fraction": 0.5,
         "max_grad_norm": 5.0,
     },
-    control=PretrainingConfig(learning_rate=5e-4, max_grad_norm=1.0),
+    control=PretrainingConfig(learning_rate=4e-4, max_grad_norm=1.0),
     parallel=25,
 )
 # SLT-TransT as published: 120 epochs of 125 updates, a tenth of the rate after 100 of them.
@@ -79,13 +84,13 @@ class Config:
     rows: tuple[Literal["base", "control", "on_policy_regression", "slt"], ...] | None = None
     """What to train and test (synthetic: all four; else base and slt)."""
     clips: int | None = None
-    """Clips in an update (synthetic: 16, folder: 2, lasot and got10k: 8)."""
+    """Clips in an update (folder: 2, else 8)."""
     frames: int | None = None
     """Frames in a clip (synthetic: 17, folder: 8, lasot and got10k: 24)."""
     test_frames: int | None = None
     """Frames of each test sequence (synthetic: 41, folder: 16; else all)."""
     test_sequences: int | None = None
-    """Test sequences (synthetic only: 250)."""
+    """Test sequences (synthetic only: 200)."""
     threads: int = 1
     """PyTorch's threads; decoding and cropping have threads of their own."""
     device: str = "auto"
@@ -105,6 +110,7 @@ def make_experiment(config: Config) -> Experiment:
     if config.clips is not None:
         slt["n_clips"] = config.clips
     changes: dict[str, Any] = {"seed": config.seed, "device": config.device}
+    changes["command"] = shlex.join(["python", *sys.argv])
     if config.steps is not None:
         changes["updates"] = config.steps
     if config.rows is not None:

@@ -51,6 +51,7 @@ class Experiment:
         parallel: Sequences tested side by side.
         seed: Of everything.
         device: Where to train and test.
+        command: The command line that asked for it, for the record.
     """
 
     tracker: str
@@ -66,6 +67,7 @@ class Experiment:
     parallel: int = 16
     seed: int = 0
     device: str = "auto"
+    command: str | None = None
 
 
 @dataclass
@@ -130,7 +132,13 @@ def run_experiment(
         trained["control"] = _train_control(experiment, log, seconds, progress_bar)
     trained = {row: trained[row] for row in ROWS if row in trained}
     for row, outcome in trained.items():
-        save_weights(outcome.policy.network, folder / "weights" / row, experiment.tracker)
+        save_weights(
+            outcome.policy.network,
+            folder / "weights" / row,
+            experiment.tracker,
+            outcome.policy.overrides,
+            experiment.command,
+        )
 
     say("test")
     results = track_split(
