@@ -59,7 +59,8 @@ SYNTHETIC = Experiment(
         "policy_weight": 10.0,
         "max_grad_norm": 5.0,
     },
-    control=PretrainingConfig(learning_rate=4e-4, max_grad_norm=1.0),
+    # The base's last phase once more; its BatchNorm statistics stay, as in SLT.
+    control=PretrainingConfig(learning_rate=4e-4, max_grad_norm=1.0, freeze_batch_norm=True),
     parallel=25,
 )
 # SLT-TransT as published: 120 epochs of 125 updates, a tenth of the rate after 100 of them.

@@ -34,6 +34,9 @@ class PretrainingConfig:
         warmup_steps: Steps over which the learning rate rises from zero.
         weight_decay: AdamW's.
         max_grad_norm: L2 norm that gradients are clipped to.
+        freeze_batch_norm: Normalise with the running statistics and leave them as they are, as a
+            tracker does and as sequence-level training does. Otherwise with each batch's own, as
+            published.
         seed: Of the pairs; the initial weights are the network's own.
         pairs: How pairs are drawn and disturbed.
         threads: Threads that decode and crop.
@@ -47,6 +50,7 @@ class PretrainingConfig:
     warmup_steps: int = 0
     weight_decay: float = 1e-4  # TransT
     max_grad_norm: float = 0.1  # TransT
+    freeze_batch_norm: bool = False
     seed: int = 0
     pairs: PairConfig = field(default_factory=PairConfig)
     threads: int = 2
@@ -95,6 +99,10 @@ def pretrain(
             f"{type(network).__name__} has no pretraining_weights: name its losses and their weights there"
         )
     network.to(device).train()
+    if config.freeze_batch_norm:
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
     optimizer = torch.optim.AdamW(network.parameter_groups(), weight_decay=config.weight_decay)
     sampler = PairSampler(
         dataset, geometry, config.batch_size, config.seed, config.pairs, config.threads

@@ -122,3 +122,15 @@ def test_networks_without_losses_are_refused() -> None:
 
     with pytest.raises(InvalidArgumentError, match=r"Silent has no pretraining_weights"):
         pretrain(Silent(), open_dataset("synthetic"), GEOMETRY)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_frozen_batch_norm_keeps_its_statistics(freeze: bool) -> None:
+    torch.manual_seed(0)
+    network = make_network()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    train(network, steps=2, freeze_batch_norm=freeze)
+    after = network.state_dict()
+    kept = [torch.equal(before[k], after[k]) for k in before if "running_" in k]
+    assert kept and all(kept) == freeze
+    assert not torch.equal(before["input_proj.weight"], after["input_proj.weight"])
