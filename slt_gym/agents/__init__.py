@@ -3,10 +3,8 @@
 import slt_gym.agents.transt  # noqa: F401  (registers its trackers)
 from slt_gym.agents.network import Proposals, TrackerNetwork
 from slt_gym.agents.policy import TrackerPolicy, TransTPolicy
-
 from slt_gym.agents.pretraining import pretrain
 from slt_gym.agents.registry import list_trackers, register_tracker
-
 from slt_gym.agents.slt import SLT
 from slt_gym.agents.tracker import Tracker, create_tracker
 from slt_gym.agents.weights import load_weights, save_weights

@@ -94,7 +94,7 @@ class TrackerNetwork(nn.Module, ABC):
 
 
 def normalise(crops: Tensor) -> Tensor:
-    """Turn RGB uint8 crops ``(B, 3, S, S)`` into ImageNet-normalised float32; pass floats through."""
+    """Normalise RGB uint8 crops ``(B, 3, S, S)`` by ImageNet's statistics; pass floats through."""
     if crops.is_floating_point():
         return crops
     mean = torch.tensor(IMAGE_MEAN, device=crops.device).view(1, 3, 1, 1)

@@ -96,7 +96,8 @@ class TrackerPolicy(BasePolicy):
         space = self.observation_space
         if not isinstance(space, spaces.Dict) or not {"template", "search", "box"} <= set(space):
             raise InvalidArgumentError(
-                f"a tracker's policy acts in a tracking environment (SLTTrack-…); got observations {space}"
+                "a tracker's policy acts in a tracking environment (SLTTrack-…); got observations "
+                f"{space}"
             )
         sizes = space["template"].shape, space["search"].shape
         needed = (3, template, template), (3, search, search)

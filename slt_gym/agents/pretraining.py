@@ -96,7 +96,8 @@ def pretrain(
     weights = network.pretraining_weights
     if not weights:
         raise InvalidArgumentError(
-            f"{type(network).__name__} has no pretraining_weights: name its losses and their weights there"
+            f"{type(network).__name__} has no pretraining_weights: name its losses and their "
+            "weights there"
         )
     network.to(device).train()
     if config.freeze_batch_norm:

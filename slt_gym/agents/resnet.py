@@ -1,4 +1,4 @@
-"""Residual backbone with bottleneck blocks (He et al., CVPR 2016), cut and dilated as trackers do."""
+"""Residual backbone with bottleneck blocks (He et al., CVPR 2016), cut as trackers do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What exploration leaves for an update: the sampled tracks of a batch of clips, and their returns."""
+"""What exploration leaves for an update: sampled tracks of a batch of clips, and their returns."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def check_baseline(baseline: str, n_samples: int) -> None:
         raise unknown("baseline", baseline, BASELINES)
     if baseline == "leave_one_out" and n_samples < 2:
         raise InvalidArgumentError(
-            f"baseline 'leave_one_out' compares the sampled tracks of a clip: n_samples is {n_samples}, "
-            "it must be at least 2"
+            "baseline 'leave_one_out' compares the sampled tracks of a clip: n_samples is "
+            f"{n_samples}, it must be at least 2"
         )
 
 

@@ -1,4 +1,4 @@
-"""Learning rates as functions of the remaining progress (1 at the start, 0 at the end), as in SB3."""
+"""Learning rates as functions of the remaining progress, 1 at the start and 0 at the end."""
 
 from __future__ import annotations
 

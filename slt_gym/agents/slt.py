@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
@@ -23,7 +21,7 @@ from slt_gym.agents.policy import TrackerPolicy, TransTPolicy
 from slt_gym.agents.rollout import ClipRollout, advantages, check_baseline
 from slt_gym.envs import make_sb3_env
 from slt_gym.envs.stopwatch import Stopwatch
-from slt_gym.errors import InvalidArgumentError, SltGymError, unknown
+from slt_gym.errors import InvalidArgumentError, unknown
 
 SelfSLT = TypeVar("SelfSLT", bound="SLT")
 
@@ -102,7 +100,11 @@ class SLT(BaseAlgorithm):
         _init_setup_model: bool = True,
     ) -> None:
         check_baseline(baseline, n_samples)
-        for name, value in (("n_clips", n_clips), ("n_samples", n_samples), ("micro_batch", micro_batch)):
+        for name, value in (
+            ("n_clips", n_clips),
+            ("n_samples", n_samples),
+            ("micro_batch", micro_batch),
+        ):
             if value < 1:
                 raise InvalidArgumentError(f"{name} is {value}: it must be at least 1")
         if not 0 < frame_fraction <= 1:
@@ -128,7 +130,9 @@ class SLT(BaseAlgorithm):
             self.env_kwargs = {"geometry": tracker, "reward": "overlap", **self.env_kwargs}
             env = self._make_env()
         elif self.env_kwargs:
-            raise InvalidArgumentError("env_kwargs go with an environment's id, not with a made one")
+            raise InvalidArgumentError(
+                "env_kwargs go with an environment's id, not with a made one"
+            )
         super().__init__(
             policy=policy,
             env=env,

@@ -166,9 +166,8 @@ class FeatureFusion(nn.Module):
     def forward(
         self, template: Tensor, search: Tensor, template_pos: Tensor, search_pos: Tensor
     ) -> Tensor:
-        """Map tokens ``(B, Nt, C)``, ``(B, Ns, C)`` and their encodings ``(N, C)`` to ``(B, Ns, C)``."""
+        """Map tokens ``(B, Nt, C)``, ``(B, Ns, C)``, encodings ``(N, C)`` to ``(B, Ns, C)``."""
         for layer in self.encoder.layers:
             template, search = layer(template, search, template_pos, search_pos)
         search = self.decoder.layers[0](template, search, template_pos, search_pos)
         return self.decoder.norm(search)
-

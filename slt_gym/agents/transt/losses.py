@@ -34,7 +34,9 @@ def positive_cells(gt_box: Tensor, grid: int, official_quirks: bool = False) -> 
         low, high = _slice_end(low, grid), _slice_end(high, grid)
         inside = torch.ones(len(gt_box), 1, 1, dtype=torch.bool, device=gt_box.device)
     else:
-        present = (gt_box[:, 2:] > 0).all(1) & (corners[:, 2:] > 0).all(1) & (corners[:, :2] < 1).all(1)
+        present = (
+            (gt_box[:, 2:] > 0).all(1) & (corners[:, 2:] > 0).all(1) & (corners[:, :2] < 1).all(1)
+        )
         inside = present[:, None, None]
     cell = torch.arange(grid, device=gt_box.device)
     columns = (cell >= low[:, :1]) & (cell < high[:, :1])  # (B, grid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -77,9 +78,7 @@ class MLP(nn.Module):
     def __init__(self, width: int, outputs: int, depth: int = 3) -> None:
         super().__init__()
         widths = [width] * depth + [outputs]
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., width)`` to ``(..., outputs)``."""
@@ -182,7 +181,7 @@ class TransT(TrackerNetwork):
         }
 
     def action_logits(self, proposals: Proposals, box: Tensor) -> Tensor:
-        """Compute the policy's logits ``(B, N)``, float64 (SLT, section 3.3): window, then log-odds."""
+        """Compute the policy's logits ``(B, N)``, float64: window, then log-odds (SLT, 3.3)."""
         del box
         c = self.config
         score = proposals.scores.sigmoid()
