@@ -65,7 +65,7 @@ def test_published_recipe_needs_weights(example):
     [
         (["--dataset", "folder", "--root", "nowhere"], ["nowhere"]),
         (["--weights", "missing.pth"], ["missing.pth"]),
-        (["--dataset", "lasot", "--weights", "x.pth", "--root", "."], ["x.pth"]),
+        (["--dataset", "lasot", "--weights", "x.pth", "--root", "."], ["cannot read lasot"]),
         (["--root", "here"], ["--root", "synthetic"]),
     ],
 )
