@@ -50,7 +50,7 @@ SYNTHETIC = Experiment(
             "num_sequences": 200,
         },
     },
-    updates=120,
+    updates=100,
     slt={
         "n_clips": 8,
         "micro_batch": 8,
@@ -81,7 +81,7 @@ class Config:
     """What training starts from: a published checkpoint or a folder of weights. Needed with lasot
     and got10k; synthetic has its own, and folder starts from random weights without it."""
     steps: int | None = None
-    """SLT's updates (synthetic: 120, folder: 10, lasot and got10k: 15000)."""
+    """SLT's updates (synthetic: 100, folder: 10, lasot and got10k: 15000)."""
     rows: tuple[Literal["base", "control", "on_policy_regression", "slt"], ...] | None = None
     """What to train and test (synthetic: all four; else base and slt)."""
     clips: int | None = None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.utils import get_device, set_random_seed
 
 from slt_gym.agents import SLT, TrackerPolicy, pretrain, save_weights
 from slt_gym.agents.pretraining import PretrainingConfig
@@ -208,6 +208,7 @@ def _make_policy(experiment: Experiment) -> TrackerPolicy:
             "geometry": experiment.tracker,
         },
     )
+    set_random_seed(experiment.seed)  # SLT draws the same where there are no weights to load
     policy = TrackerPolicy(
         env.observation_space,
         env.action_space,

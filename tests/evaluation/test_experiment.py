@@ -166,3 +166,21 @@ def test_control_needs_slt_for_its_time(base, tmp_path):
     with pytest.raises(InvalidArgumentError, match="make both"):
         run_experiment(experiment, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_random_bases_are_what_slt_starts_from(tmp_path):
+    experiment = Experiment(
+        tracker="transt-tiny",
+        weights=None,
+        env_id="SLTTrack-Synthetic-v0",
+        train_kwargs={"num_frames": 3, "dataset_options": {**OPTIONS, "num_sequences": 2}},
+        test_kwargs=TEST,
+        updates=1,
+        slt={"n_clips": 1, "learning_rate": 0.0},
+        rows=("base", "slt"),
+        parallel=2,
+        seed=5,
+    )
+    torch.manual_seed(99)  # whatever was drawn before
+    report = run_experiment(experiment, tmp_path / "run")
+    assert all(row["base"] == row["slt"] for row in report["per_sequence"].values())
