@@ -68,7 +68,7 @@ class ResNet(nn.Module):
         self.num_layers = len(planes)
         self.channels = channels
         self._initialise()
-        # On CPUs, small convolutions and pooling are up to twice as fast with channels last.
+        # On CPUs, pooling and small convolutions are faster with channels last.
         self.to(memory_format=torch.channels_last)
 
     def _initialise(self) -> None:
