@@ -84,6 +84,20 @@ class TrackerNetwork(nn.Module, ABC):
         del box
         return proposals.scores
 
+    def resolve(self, proposals: Proposals, index: Tensor, box: Tensor) -> Tensor:
+        """Turn chosen proposals into the estimates, by the tracker's test-time rule.
+
+        Args:
+            proposals: Of ``B`` crops.
+            index: Shape ``(B,)``, the chosen ones.
+            box: Shape ``(B, 4)``, the previous estimates, which a tracker may smooth with.
+
+        Returns:
+            Boxes ``(B, 4)``, ``(x, y, w, h)`` in crop units.
+        """
+        del box
+        return proposals.pick(index)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Group the parameters for an optimizer.
 

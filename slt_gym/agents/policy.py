@@ -163,7 +163,8 @@ class TrackerPolicy(BasePolicy):
             sampled = distribution.sample(self.generator)
             mask = torch.as_tensor(np.broadcast_to(greedy, len(index)).copy(), device=self.device)
             index = torch.where(mask, index, sampled)
-        actions = box_to_action(proposals.pick(index).cpu().numpy())
+        box = torch.as_tensor(observation["box"], device=self.device)
+        actions = box_to_action(self.network.resolve(proposals, index, box).cpu().numpy())
         return actions, index, distribution
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:

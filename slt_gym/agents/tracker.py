@@ -86,13 +86,14 @@ class ProposalTracker(Tracker):
             raise SltGymError("update was called before init: give the first frame and its box")
         _check_frame(frame)
         geometry = self.geometry
-        window = geometry.search_window(self._box)
+        frame_size = frame.shape[1], frame.shape[0]
+        window = geometry.search_window(self._box, frame_size)
         search = geometry.crop(frame, window, geometry.search_size, self._fill)
         proposals = self.network.propose(self._features, self._batch(search))
         previous = torch.from_numpy(window.to_crop(self._box).astype(np.float32)).to(self.device)
         index = self.network.action_logits(proposals, previous[None]).argmax(dim=-1)
-        box = window.to_frame(proposals.pick(index)[0].cpu().numpy())
-        self._box = geometry.limit(box, (frame.shape[1], frame.shape[0]))
+        chosen = self.network.resolve(proposals, index, previous[None])[0]
+        self._box = geometry.limit(window.to_frame(chosen.cpu().numpy()), frame_size)
         self.score = float(proposals.scores[0, index[0]].sigmoid())
         return self._box.copy()
 

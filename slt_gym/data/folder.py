@@ -10,7 +10,7 @@ from typing import cast
 from slt_gym.data.annotations import read_boxes, read_optional_text
 from slt_gym.data.frames import FramePaths, list_frames, sort_naturally
 from slt_gym.data.roots import find_root, list_folders, wrong_root
-from slt_gym.data.sequence import ImageSequence, Sequence, SequenceDataset
+from slt_gym.data.sequence import ImageSequence, Sequence, SequenceDataset, match_lengths
 from slt_gym.errors import DatasetNotFoundError, unknown
 
 _LAYOUT = """\
@@ -65,8 +65,8 @@ class FolderDataset(SequenceDataset):
         path = self._files[name]
         boxes = read_boxes(path, polygons=True)
         paths = _find_frames(name, path.parent)
-        count = min(len(paths), len(boxes))
-        return ImageSequence(name, cast("list[Path]", paths[:count]), boxes[:count])
+        count, notes = match_lengths(images=len(paths), boxes=len(boxes))
+        return ImageSequence(name, cast("list[Path]", paths[:count]), boxes[:count], notes=notes)
 
 
 def _find_targets(folder: Path) -> dict[str, Path]:

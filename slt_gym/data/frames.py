@@ -65,25 +65,26 @@ def list_frames(folder: Path) -> FramePaths:
     return FramePaths(folder, sort_naturally([name for name in names if name[0] != "."]))
 
 
-def list_numbered_frames(folder: Path, pattern: str, count: int) -> FramePaths:
+def list_numbered_frames(folder: Path, pattern: str, count: int, first: int = 1) -> FramePaths:
     """Return the images whose names follow a pattern, checked to have no gap.
 
     Args:
         folder: Where the images lie.
-        pattern: A format of the frame's number, which starts at 1, such as ``"{:08d}.jpg"``.
-        count: The frames that are needed; fewer are returned where the folder ends earlier.
+        pattern: A format of the frame's number, such as ``"{:08d}.jpg"``.
+        count: The frames that are needed, and checked; all that are there are returned.
+        first: The number of the first frame.
 
     Raises:
         FrameError: The folder cannot be listed, or one of the frames is missing though later ones
             are there, so that the boxes would go to the wrong frames.
     """
-    frames = list_frames(folder)[:count]
-    for t, name in enumerate(frames._names):
-        expected = pattern.format(t + 1)
+    frames = list_frames(folder)
+    for t, name in enumerate(frames._names[:count]):
+        expected = pattern.format(t + first)
         if os.fsdecode(name) != expected:
             raise FrameError(
                 f"{folder} holds {os.fsdecode(name)!r} where {expected!r} is expected: frames are "
-                "numbered from 1 without a gap; unpack or download the sequence again"
+                f"numbered from {first} without a gap; unpack or download the sequence again"
             )
     return frames
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from slt_gym.data.annotations import read_boxes, read_flags, read_names, read_optional_text
 from slt_gym.data.frames import list_numbered_frames
 from slt_gym.data.roots import find_root, list_folders, wrong_root
-from slt_gym.data.sequence import ImageSequence, Sequence, SequenceDataset
+from slt_gym.data.sequence import ImageSequence, Sequence, SequenceDataset, match_lengths
 from slt_gym.errors import DatasetNotFoundError, unknown
 
 _LAYOUT = """\
@@ -74,11 +74,13 @@ class GOT10kDataset(SequenceDataset):
         if self.split != "test":
             for label in ("absence", "cover", "cut_by_image"):
                 flags[label] = read_flags(folder / f"{label}.label")
-        count = _ALL_FRAMES if self.split == "test" else min(len(boxes), *map(len, flags.values()))
-        paths = list_numbered_frames(folder, "{:08d}.jpg", count)
+        rows = {f"{label} flags": len(values) for label, values in flags.items()}
+        if self.split != "test":
+            rows["boxes"] = len(boxes)
+        paths = list_numbered_frames(folder, "{:08d}.jpg", min(rows.values(), default=_ALL_FRAMES))
         if not paths:
             raise DatasetNotFoundError(f"sequence {name!r} has no frames in {folder}")
-        count = len(paths)
+        count, notes = match_lengths(images=len(paths), **rows)
         boxes = boxes[:count]
         if len(boxes) < count:  # test: only the first row is published
             boxes = np.concatenate([boxes, np.full((count - len(boxes), 4), np.nan)])
@@ -91,7 +93,9 @@ class GOT10kDataset(SequenceDataset):
             cut = flags["cut_by_image"][:count] != 0
             attributes = {"absence": absence, "cover": cover, "cut_by_image": cut}
         attributes |= _read_texts(folder / "meta_info.ini")
-        return ImageSequence(name, cast("list[Path]", paths), boxes, visible, attributes)
+        return ImageSequence(
+            name, cast("list[Path]", paths[:count]), boxes, visible, attributes, notes
+        )
 
 
 def _find_part(root: Path, split: str) -> Path:

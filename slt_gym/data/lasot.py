@@ -13,7 +13,7 @@ import numpy as np
 from slt_gym.data.annotations import read_boxes, read_flags, read_names, read_optional_text
 from slt_gym.data.frames import list_numbered_frames, sort_naturally
 from slt_gym.data.roots import find_root, list_folders, wrong_root
-from slt_gym.data.sequence import ImageSequence, Sequence, SequenceDataset
+from slt_gym.data.sequence import ImageSequence, Sequence, SequenceDataset, match_lengths
 from slt_gym.errors import DatasetNotFoundError, unknown
 
 _LAYOUT = """\
@@ -110,11 +110,15 @@ class LaSOTDataset(SequenceDataset):
         occlusion = read_flags(folder / "full_occlusion.txt") != 0
         out_of_view = read_flags(folder / "out_of_view.txt") != 0
         # Some published sequences have more images than rows, or rows than flags.
-        count = min(len(boxes), len(occlusion), len(out_of_view))
-        paths = list_numbered_frames(folder / "img", "{:08d}.jpg", count)
+        rows = {
+            "boxes": len(boxes),
+            "occlusion flags": len(occlusion),
+            "out-of-view flags": len(out_of_view),
+        }
+        paths = list_numbered_frames(folder / "img", "{:08d}.jpg", min(rows.values()))
         if not paths:
             raise DatasetNotFoundError(f"sequence {name!r} has no frames in {folder / 'img'}")
-        count = len(paths)
+        count, notes = match_lengths(images=len(paths), **rows)
         occlusion, out_of_view = occlusion[:count], out_of_view[:count]
         attributes: dict[str, Any] = {"full_occlusion": occlusion, "out_of_view": out_of_view}
         sentence = read_optional_text(folder / "nlp.txt")
@@ -122,10 +126,11 @@ class LaSOTDataset(SequenceDataset):
             attributes["nlp"] = np.array(sentence)
         return ImageSequence(
             name,
-            cast("list[Path]", paths),
+            cast("list[Path]", paths[:count]),
             boxes[:count],
             ~(occlusion | out_of_view),
             attributes,
+            notes,
         )
 
 

@@ -159,7 +159,9 @@ class PairSampler:
             geometry.template_size,
             geometry.fill_colour(template_frame),
         )
-        window = geometry.search_window(self._jitter(rng, search_box))
+        window = geometry.search_window(
+            self._jitter(rng, search_box), (search_frame.shape[1], search_frame.shape[0])
+        )
         search = geometry.crop(
             search_frame, window, geometry.search_size, geometry.fill_colour(search_frame)
         )

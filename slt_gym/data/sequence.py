@@ -29,6 +29,7 @@ class Sequence(ABC):
             rows of absent frames hold whatever the file holds (zeros, NaN, a stale box).
         visible: Booleans, shape ``(T,)``: the target is there and its box is valid.
         attributes: Arrays by name, such as occlusion flags or tags; their meaning is the dataset's.
+        notes: Sentences on what the reader left out or repaired, such as frames without a box.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Sequence(ABC):
         boxes: ArrayLike,
         visible: ArrayLike | None = None,
         attributes: dict[str, Any] | None = None,
+        notes: abc.Iterable[str] = (),
     ) -> None:
         self.name = name
         self.boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
@@ -47,6 +49,7 @@ class Sequence(ABC):
                 f"sequence {name!r} has {len(self.boxes)} boxes and {len(self.visible)} flags"
             )
         self.attributes = dict(attributes or {})
+        self.notes = tuple(notes)
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -79,8 +82,9 @@ class ImageSequence(Sequence):
         boxes: ArrayLike,
         visible: ArrayLike | None = None,
         attributes: dict[str, Any] | None = None,
+        notes: abc.Iterable[str] = (),
     ) -> None:
-        super().__init__(name, boxes, visible, attributes)
+        super().__init__(name, boxes, visible, attributes, notes)
         if len(paths) != len(self.boxes):
             raise AnnotationError(
                 f"sequence {name!r} has {len(paths)} frames and {len(self.boxes)} boxes"
@@ -102,6 +106,23 @@ class ImageSequence(Sequence):
                 "PNG or other image that OpenCV reads"
             )
         return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame), np.uint8)
+
+
+def match_lengths(**counts: int) -> tuple[int, list[str]]:
+    """Find how many frames a sequence has whose files disagree: those that all of them hold.
+
+    Args:
+        **counts: Numbers of ``images``, ``boxes``, ``flags``, … by what they count.
+
+    Returns:
+        The smallest number, and a note for each one that is larger.
+    """
+    least = min(counts.values())
+    return least, [
+        f"{count} {what} for {least} frames: the last {count - least} are left out"
+        for what, count in counts.items()
+        if count > least
+    ]
 
 
 class SequenceDataset(ABC):

@@ -15,7 +15,7 @@ from slt_gym.envs.frames import ClipFrames
 from slt_gym.envs.rendering import draw_overlay
 from slt_gym.envs.rewards import final_reward, frame_reward, success_auc
 from slt_gym.errors import AnnotationError
-from slt_gym.geometry import Geometry, iou, is_valid
+from slt_gym.geometry import Geometry, Window, iou, is_valid
 
 Observation = dict[str, NDArray[Any]]
 
@@ -61,7 +61,6 @@ class Episode:
 
     Attributes:
         box: The latest estimate, ``(x, y, w, h)``, frame pixels, float64.
-        window: The search window of the next step.
         done: Whether the last frame is tracked, or the target given up (``lost_after``).
     """
 
@@ -74,15 +73,22 @@ class Episode:
         self._visible = clip.sequence.visible[clip.frames]  # (N,)
         self._tracked = int(self._visible[1:].sum())  # T
         self.box = self._gt[0].copy()
-        self.window = rules.geometry.search_window(self.box)
+        self._window: Window | None = None
         self.done = False
         # What the latest step did, for rendering: its window and its overlap.
-        self._last_window = self.window
+        self._last_window: Window | None = None
         self._last_overlap = 1.0
         self._next = 1
         self._seen = 0
         self._lost = 0
         self._sums = {"auc": 0.0, "overlap": 0.0, "success_50": 0.0, "success_75": 0.0}
+
+    @property
+    def window(self) -> Window:
+        """The search window of the next step."""
+        if self._window is None:  # An episode is made before any of its frames is decoded.
+            self._window = self.rules.geometry.search_window(self.box, self.frames.size)
+        return self._window
 
     @property
     def remaining(self) -> int:
@@ -130,7 +136,7 @@ class Episode:
         window = self.window
         estimate = window.to_frame(action_to_box(action))
         self.box = np.asarray(geometry.limit(estimate, (width, height)), np.float64)
-        self.window = geometry.search_window(self.box)
+        self._window = geometry.search_window(self.box, (width, height))
 
         overlap = float(iou(self.box, self._gt[i])) if self._visible[i] else 0.0
         reward = self._count(overlap) if self._visible[i] else 0.0
@@ -162,7 +168,7 @@ class Episode:
             self.frames.frame(i),
             self._gt[i] if is_valid(self._gt[i]) else None,
             self.box,
-            self._last_window,
+            self._last_window or self.window,
             f"frame {number}" + (f"  {seen}  AUC {score:.2f}" if i else ""),
         )
 

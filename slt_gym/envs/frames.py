@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from slt_gym.geometry import Geometry
 _KEPT_FRAMES = 3
 
 Frame = NDArray[np.uint8]
+# The template crop, the padding colour, and the frame's size (W, H).
+_Start: TypeAlias = tuple[Frame, Frame, tuple[int, int]]
 
 
 class ClipFrames:
@@ -42,8 +45,8 @@ class ClipFrames:
         self._pool = pool
         self._kept: dict[int, Frame] = {}
         self._pending: dict[int, Future[Frame]] = {}
-        self._template: tuple[Frame, Frame] | None = None
-        self._pending_template: Future[tuple[Frame, Frame]] | None = None
+        self._template: _Start | None = None
+        self._pending_template: Future[_Start] | None = None
 
     def frame(self, i: int) -> Frame:
         """Return frame ``i`` of the clip, RGB uint8 ``(H, W, 3)``; not to be written to."""
@@ -66,6 +69,11 @@ class ClipFrames:
         """The padding colour of the whole track, RGB uint8 ``(3,)``."""
         return self._start()[1]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the template's frame, pixels."""
+        return self._start()[2]
+
     def prefetch(self, i: int) -> None:
         """Begin to read frame ``i`` in the pool; do nothing without a pool or past the end."""
         if self._pool is None or not 0 <= i < len(self.clip):
@@ -80,20 +88,21 @@ class ClipFrames:
             self._pending_template = self._pool.submit(self._make_template)
             self.prefetch(1)
 
-    def _start(self) -> tuple[Frame, Frame]:
+    def _start(self) -> _Start:
         if self._template is None:
             pending, self._pending_template = self._pending_template, None
             self._template = self._make_template() if pending is None else pending.result()
         return self._template
 
-    def _make_template(self) -> tuple[Frame, Frame]:
+    def _make_template(self) -> _Start:
         clip, geometry = self.clip, self.geometry
         with self.stopwatch.measure("decode"):
             frame = clip.sequence.read(clip.template)
         with self.stopwatch.measure("crop"):
             fill = geometry.fill_colour(frame)
             window = geometry.template_window(clip.sequence.boxes[clip.template])
-            return geometry.crop(frame, window, geometry.template_size, fill), fill
+            crop = geometry.crop(frame, window, geometry.template_size, fill)
+            return crop, fill, (frame.shape[1], frame.shape[0])
 
     def _read(self, i: int) -> Frame:
         with self.stopwatch.measure("decode"):

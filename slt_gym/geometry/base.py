@@ -34,8 +34,13 @@ class Geometry(ABC):
         """Return the template's window around ``box`` (``(x, y, w, h)``, frame pixels)."""
 
     @abstractmethod
-    def search_window(self, box: ArrayLike) -> Window:
-        """Return the search window around the previous estimate ``box``, frame pixels."""
+    def search_window(self, box: ArrayLike, frame_size: tuple[int, int]) -> Window:
+        """Return the search window around the previous estimate.
+
+        Args:
+            box: ``(x, y, w, h)``, frame pixels.
+            frame_size: ``(W, H)``, pixels; some trackers keep their window inside the frame.
+        """
 
     @abstractmethod
     def crop(

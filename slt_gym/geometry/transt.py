@@ -39,8 +39,9 @@ class TransTGeometry(Geometry):
         """Return the template's window around ``box``, frame pixels."""
         return _context_window(box, self.template_context)
 
-    def search_window(self, box: ArrayLike) -> Window:
-        """Return the search window around the previous estimate ``box``, frame pixels."""
+    def search_window(self, box: ArrayLike, frame_size: tuple[int, int]) -> Window:
+        """Return the search window around ``box``, frame pixels, wherever the frame ends."""
+        del frame_size
         return _context_window(box, self.search_context)
 
     def crop(

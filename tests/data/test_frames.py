@@ -58,15 +58,23 @@ def test_a_long_list_is_small(tmp_path: Path):
     assert len(pickle.dumps(paths)) < 15_000
 
 
-def test_numbered_frames_up_to_the_count(tmp_path: Path):
+def test_numbered_frames_are_all_listed(tmp_path: Path):
     touch(tmp_path, "00000001.jpg", "00000002.jpg", "00000003.jpg")
-    for count, expected in ((2, 2), (3, 3), (9, 3)):
-        assert len(list_numbered_frames(tmp_path, "{:08d}.jpg", count)) == expected
+    for count in (2, 3, 9):
+        assert len(list_numbered_frames(tmp_path, "{:08d}.jpg", count)) == 3
+
+
+def test_numbering_may_start_elsewhere(tmp_path: Path):
+    touch(tmp_path, "0.jpg", "1.jpg", "2.jpg")
+    assert len(list_numbered_frames(tmp_path, "{}.jpg", 3, first=0)) == 3
+    with pytest.raises(FrameError, match=r"holds '0\.jpg' where '1\.jpg' is expected.* from 1 "):
+        list_numbered_frames(tmp_path, "{}.jpg", 3)
 
 
 def test_a_gap_is_named(tmp_path: Path):
     touch(tmp_path, "00000001.jpg", "00000002.jpg", "00000004.jpg")
-    assert len(list_numbered_frames(tmp_path, "{:08d}.jpg", 2)) == 2
+    # Beyond the frames that have a box a gap does no harm.
+    assert len(list_numbered_frames(tmp_path, "{:08d}.jpg", 2)) == 3
     with pytest.raises(
         FrameError, match=r"holds '00000004\.jpg' where '00000003\.jpg' is expected"
     ):

@@ -14,7 +14,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
-from trees import MemorySequence, draw_boxes, draw_frame
+from trees import SIZE, MemorySequence, draw_boxes, draw_frame
 
 import slt_gym.envs.arguments
 from slt_gym.envs import TrackingEnv, box_to_action
@@ -112,7 +112,7 @@ def test_first_observation_shows_the_target_centred(memory: Memory) -> None:
     frame = draw_frame(box, 2)
     fill = geometry.fill_colour(frame)
     template = geometry.crop(frame, geometry.template_window(box), geometry.template_size, fill)
-    window = geometry.search_window(box)
+    window = geometry.search_window(box, SIZE)
     search = geometry.crop(draw_frame(sequence.boxes[3], 3), window, geometry.search_size, fill)
     np.testing.assert_array_equal(observation["template"], template)
     np.testing.assert_array_equal(observation["search"], search)
@@ -132,7 +132,7 @@ def test_step_applies_the_action_in_the_window_that_was_seen(memory: Memory) -> 
     geometry = get_geometry("transt-tiny")
     previous = sequence.boxes[0]
     for t in range(1, 8):
-        window = geometry.search_window(previous)
+        window = geometry.search_window(previous, SIZE)
         action = box_to_action(window.to_crop(sequence.boxes[t] + [1.0, -2.0, 3.0, 1.0]))
         observation, _, terminated, _, info = env.step(action)
         np.testing.assert_allclose(info["box"], sequence.boxes[t] + [1, -2, 3, 1], atol=1e-4)
@@ -145,7 +145,9 @@ def test_step_applies_the_action_in_the_window_that_was_seen(memory: Memory) -> 
         shown = min(t + 1, 7)  # the last observation shows the last frame again
         fill = geometry.fill_colour(draw_frame(sequence.boxes[0], 0))
         frame = draw_frame(sequence.boxes[shown], shown)
-        search = geometry.crop(frame, geometry.search_window(previous), geometry.search_size, fill)
+        search = geometry.crop(
+            frame, geometry.search_window(previous, SIZE), geometry.search_size, fill
+        )
         np.testing.assert_array_equal(observation["search"], search)
 
 
@@ -156,7 +158,7 @@ def test_a_perfect_track_gets_the_largest_return(memory: Memory) -> None:
     geometry, total = get_geometry("transt-tiny"), 0.0
     previous = sequence.boxes[0]
     for t in range(1, 8):
-        action = box_to_action(geometry.search_window(previous).to_crop(sequence.boxes[t]))
+        action = box_to_action(geometry.search_window(previous, SIZE).to_crop(sequence.boxes[t]))
         _, reward, _, _, info = env.step(action)
         previous, total = info["box"], total + reward
     assert total == pytest.approx(1.0, abs=1e-5)
@@ -306,7 +308,7 @@ def test_a_frame_that_is_hit_starts_the_count_anew(memory: Memory) -> None:
     box = np.array([40.0, 30.0, 12.0, 12.0])
     for target in ([40, 30], [62, 30], [40, 30], [62, 30]):
         goal = np.array([*target, 12.0, 12.0])
-        action = box_to_action(geometry.search_window(box).to_crop(goal))
+        action = box_to_action(geometry.search_window(box, SIZE).to_crop(goal))
         _, _, terminated, _, info = env.step(action)
         box = info["box"]
         assert info["iou"] == pytest.approx(1.0 if target[0] == 40 else 0.0, abs=1e-5)

@@ -31,14 +31,17 @@ box = st.tuples(*[st.floats(-2000, 2000)] * 2, *[st.floats(0.1, 2000)] * 2)
 def test_windows_grow_with_the_box_and_its_context(box: tuple[float, ...]) -> None:
     geometry = TransTGeometry()
     x, y, w, h = box
-    for view, k in ((geometry.template_window(box), 2), (geometry.search_window(box), 4)):
+    for view, k in (
+        (geometry.template_window(box), 2),
+        (geometry.search_window(box, (640, 480)), 4),
+    ):
         context = (k - 1) * (w + h) / 2
         assert view.side == math.ceil(math.sqrt((w + context) * (h + context)))
         assert (view.cx, view.cy) == pytest.approx((x + w / 2, y + h / 2), abs=1e-9)
 
 
 def test_a_point_still_has_a_window() -> None:
-    assert get_geometry("transt").search_window([5, 5, 0, 0]) == Window(5, 5, 1)
+    assert get_geometry("transt").search_window([5, 5, 0, 0], (640, 480)) == Window(5, 5, 1)
 
 
 @given(box=box, size=st.tuples(st.integers(1, 900), st.integers(1, 900)))
@@ -105,7 +108,7 @@ def test_crops_are_the_published_ones(shared: Path, real_sequences: Path, name: 
     assert template.side == golden[0]["template"]["size"]
     check_crop(geometry.crop(first, template, 128, fill), golden[0]["template"])
     for previous, row in itertools.pairwise(golden):
-        view = geometry.search_window(previous["box"])
+        view = geometry.search_window(previous["box"], (640, 480))
         assert [view.cx, view.cy] == pytest.approx(row["crop"]["pos"], abs=1e-4)
         # The published state is float32; where its side rounds up, so may ours not.
         assert abs(view.side - row["crop"]["size"]) <= 1
@@ -119,7 +122,7 @@ def test_crops_are_the_published_ones(shared: Path, real_sequences: Path, name: 
 @settings(deadline=None)
 def test_the_box_sits_in_the_middle_of_its_windows(box: tuple[float, ...]) -> None:
     geometry = get_geometry("transt-tiny")
-    for view in (geometry.template_window(box), geometry.search_window(box)):
+    for view in (geometry.template_window(box), geometry.search_window(box, (640, 480))):
         crop_box = view.to_crop(box)
         np.testing.assert_allclose(to_cxcywh(crop_box)[:2], 0.5, atol=1e-12)
         assert iou(view.to_frame(crop_box), box) == pytest.approx(1, abs=1e-9)
