@@ -33,6 +33,10 @@ class CheckpointError(SltGymError, ValueError):
     """Raised when a file of weights cannot be read, or belongs to another network."""
 
 
+class ResultsError(SltGymError, ValueError):
+    """Raised when a tracker's results are missing or garbled, or a rule refuses to score them."""
+
+
 def unknown(kind: str, value: object, accepted: Iterable[str]) -> InvalidArgumentError:
     """Build the error for a name that is not in a table.
 

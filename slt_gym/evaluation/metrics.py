@@ -1,6 +1,8 @@
-"""Success: the overlap metric of single-object tracking."""
+"""Overlap, centre error, the curves over them, and intervals: what every rule is built from."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,20 +10,113 @@ from numpy.typing import ArrayLike, NDArray
 from slt_gym.envs.rewards import SUCCESS_THRESHOLDS
 from slt_gym.errors import InvalidArgumentError
 
+# Pixels, and fractions of the target's size.
+PRECISION_THRESHOLDS = np.arange(51.0)
+NORM_PRECISION_THRESHOLDS = np.arange(51) / 100
 
-def success_curve(ious: ArrayLike) -> NDArray[np.float64]:
+
+def inclusive_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
+    """Compute the intersection over union of boxes whose last pixel is at ``x + w - 1``.
+
+    In exact arithmetic this is :func:`slt_gym.geometry.iou`. In floating point it is what MATLAB
+    toolkits compute, down to the rounding: equal boxes with decimals may overlap by 1 + 2e-16.
+
+    Args:
+        a: Shape ``(..., 4)``, ``(x, y, w, h)``, pixels.
+        b: Shape broadcastable with ``a``.
+
+    Returns:
+        Overlaps of the broadcast shape ``(...)``; NaN where a coordinate is or the union is empty.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    last = np.minimum(a[..., :2] + a[..., 2:] - 1, b[..., :2] + b[..., 2:] - 1)
+    sides = np.maximum(last - np.maximum(a[..., :2], b[..., :2]) + 1, 0)
+    intersection = sides[..., 0] * sides[..., 1]
+    union = a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3] - intersection
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(intersection / union, np.float64)
+
+
+def centre_errors(
+    gt: ArrayLike, prediction: ArrayLike, size: ArrayLike = 1.0
+) -> NDArray[np.float64]:
+    """Compute the distances between the centres ``x + (w - 1) / 2`` of boxes.
+
+    Args:
+        gt: Shape ``(T, 4)``, ``(x, y, w, h)``, pixels.
+        prediction: The same shape.
+        size: What x and y are divided by, shape ``(T, 2)``: the target's for normalised errors.
+
+    Returns:
+        Shape ``(T,)``; NaN or infinite where a coordinate or a size makes it so.
+    """
+    gt, prediction = np.asarray(gt, np.float64), np.asarray(prediction, np.float64)
+    centres = (boxes[:, :2] + (boxes[:, 2:] - 1) / 2 for boxes in (prediction, gt))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        offset = np.subtract(*centres) / size
+    return np.asarray(np.hypot(offset[:, 0], offset[:, 1]), np.float64)
+
+
+def success_curve(
+    ious: ArrayLike,
+    thresholds: NDArray[np.floating[Any]] = SUCCESS_THRESHOLDS,
+    *,
+    frames: int | None = None,
+    at_least: bool = False,
+) -> NDArray[np.float64]:
     """Compute the share of frames whose overlap exceeds each threshold.
 
     Args:
-        ious: Overlaps of a sequence's tracked frames, shape ``(T,)``.
+        ious: Overlaps of a sequence's tracked frames, shape ``(T,)``; NaN exceeds nothing.
+        thresholds: Shape ``(K,)``; 0, 0.05, …, 1 unless given.
+        frames: What the counts are divided by; T unless given.
+        at_least: Count overlaps that equal the threshold too.
 
     Returns:
-        Shares for the thresholds 0, 0.05, …, 1, shape ``(21,)``; zeros for an empty sequence.
+        Shares, shape ``(K,)``; zeros where there is no frame to divide by.
     """
     overlaps = np.asarray(ious, np.float64).reshape(-1)
-    if not overlaps.size:
-        return np.zeros(len(SUCCESS_THRESHOLDS))
-    return (overlaps[:, None] > SUCCESS_THRESHOLDS).mean(axis=0)
+    ordered = np.sort(overlaps[~np.isnan(overlaps)])
+    hits = len(ordered) - np.searchsorted(ordered, thresholds, "left" if at_least else "right")
+    return hits / max(len(overlaps) if frames is None else frames, 1)
+
+
+def precision_curve(
+    errors: ArrayLike,
+    thresholds: NDArray[np.floating[Any]] = PRECISION_THRESHOLDS,
+    *,
+    frames: int | None = None,
+) -> NDArray[np.float64]:
+    """Compute the share of frames whose centre error is at most each threshold.
+
+    Args:
+        errors: Shape ``(T,)``, in the thresholds' unit; NaN is within none.
+        thresholds: Shape ``(K,)``; 0, 1, …, 50 unless given.
+        frames: What the counts are divided by; T unless given.
+
+    Returns:
+        Shares, shape ``(K,)``; zeros where there is no frame to divide by.
+    """
+    ordered = np.sort(np.asarray(errors, np.float64).reshape(-1))  # NaN comes last
+    hits = np.searchsorted(ordered, thresholds, "right")
+    return hits / max(len(ordered) if frames is None else frames, 1)
+
+
+def weighted_mean(values: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
+    """Average over the first axis; what weighs nothing may be NaN.
+
+    Args:
+        values: Shape ``(N, ...)``.
+        weights: Shape ``(N,)``; where all are 0 they count as equal.
+
+    Returns:
+        Shape ``(...)``.
+    """
+    values, weights = np.asarray(values, np.float64), np.asarray(weights, np.float64)
+    if not weights.any():
+        return np.asarray(values.mean(axis=0))
+    weighed = weights > 0
+    return np.asarray(np.average(values[weighed], axis=0, weights=weights[weighed]))
 
 
 def success_auc(ious: ArrayLike) -> float:
