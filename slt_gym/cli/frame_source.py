@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from slt_gym.data import ImageSequence
+from slt_gym.data.decoding import VideoDecoder
 from slt_gym.data.frames import list_frames
 from slt_gym.errors import FrameError, InvalidArgumentError
 
@@ -57,20 +56,13 @@ class FrameSource:
             yield sequence.read(t)
 
     def _decode(self, start: int) -> Iterator[Frame]:
-        with _quiet_capture(self.path) as capture:
-            # Seeking lands on a near key frame in some files; counting is exact.
-            for t in range(start):
-                if not capture.grab():
-                    raise _too_late(start, t, self.path)
-            t = start
-            while True:
-                there, frame = capture.read()
-                if not there:
-                    break
-                yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
-                t += 1
-            if t == start:
-                raise _too_late(start, t, self.path)
+        with closing(VideoDecoder(self.path)) as decoder:
+            if not decoder.skip_to(start):
+                raise _too_late(start, decoder.position, self.path)
+            while (frame := decoder.read()) is not None:
+                yield frame
+            if decoder.position == start:
+                raise _too_late(start, start, self.path)
 
 
 def open_source(path: str | Path) -> FrameSource:
@@ -89,32 +81,11 @@ def open_source(path: str | Path) -> FrameSource:
         return FrameSource(path, count, _FOLDER_FPS, is_video=False)
     if not path.exists():
         raise FrameError(f"there is no {path}: expected is a video file or a folder of frames")
-    with _quiet_capture(path) as capture:
-        if not capture.isOpened() or not capture.grab():
-            raise FrameError(
-                f"cannot read {path}: it is not a whole video file that OpenCV decodes, such as "
-                "MP4, AVI or MKV; a folder of jpg or png frames is accepted too"
-            )
-        count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        fps = capture.get(cv2.CAP_PROP_FPS)
-    return FrameSource(path, count, fps if 0 < fps <= 1000 else _FOLDER_FPS, is_video=True)
+    with closing(VideoDecoder(path)) as decoder:
+        return FrameSource(path, decoder.announced, decoder.fps, is_video=True)
 
 
 def _too_late(start: int, count: int, path: Path) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"start is {start}, but {path} has {count} frames: accepted are 0 to {count - 1}"
     )
-
-
-@contextmanager
-def _quiet_capture(path: Path) -> Iterator[cv2.VideoCapture]:
-    # What OpenCV and FFmpeg print about a broken file says less than our one line.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    capture = cv2.VideoCapture(str(path))
-    try:
-        yield capture
-    finally:
-        capture.release()
-        cv2.utils.logging.setLogLevel(level)

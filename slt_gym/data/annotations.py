@@ -33,16 +33,33 @@ def read_boxes(path: Path, *, polygons: bool = False) -> NDArray[np.float64]:
     Raises:
         AnnotationError: The file cannot be read, is empty, or one of its lines is not a box.
     """
-    lines = _read_lines(path)
-    widths = (4, 8) if polygons else (4,)
-    rows = _parse_at_once(lines)
-    if rows is None or rows.shape[1] not in widths:
-        rows = _parse_by_line(path, lines, widths)
-    if rows.shape[1] == 8:
-        corners = rows.reshape(-1, 4, 2)
-        low, high = corners.min(axis=1), corners.max(axis=1)
-        rows = np.concatenate([low, high - low], axis=1)
+    rows = _read_rows(path, (4, 8) if polygons else (4,))
+    return find_hulls(rows) if rows.shape[1] == 8 else rows
+
+
+def read_polygons(path: Path) -> NDArray[np.float64]:
+    """Read a file of quadrangles, one ``x1, y1, … x4, y4`` row per frame.
+
+    Rows of four numbers are boxes ``x, y, w, h``, and become their corners.
+
+    Returns:
+        Float64, shape ``(T, 8)``, in the file's own pixels.
+
+    Raises:
+        AnnotationError: As in :func:`read_boxes`.
+    """
+    rows = _read_rows(path, (4, 8))
+    if rows.shape[1] == 4:
+        x, y, w, h = rows.T
+        rows = np.stack([x, y, x + w, y, x + w, y + h, x, y + h], axis=1)
     return rows
+
+
+def find_hulls(polygons: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the smallest boxes ``(x, y, w, h)``, ``(T, 4)``, around polygons ``(T, 8)``."""
+    corners = polygons.reshape(-1, 4, 2)
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    return np.concatenate([low, high - low], axis=1)
 
 
 def read_flags(path: Path) -> NDArray[np.int64]:
@@ -54,7 +71,7 @@ def read_flags(path: Path) -> NDArray[np.int64]:
     Raises:
         AnnotationError: The file cannot be read, is empty, or holds something else.
     """
-    lines = _read_lines(path)
+    lines = read_lines(path)
     values: list[int] = []
     for number, line in enumerate(lines, 1):
         fields = _split(line) or [line]
@@ -74,7 +91,19 @@ def read_names(path: Path) -> list[str]:
     Raises:
         AnnotationError: The file cannot be read or is empty.
     """
-    return list(dict.fromkeys(line.strip() for line in _read_lines(path) if line.strip()))
+    return list(dict.fromkeys(line.strip() for line in read_lines(path) if line.strip()))
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a text file, without empty ones at its end.
+
+    Raises:
+        AnnotationError: The file cannot be read or is empty.
+    """
+    lines = _read_text(path).rstrip().splitlines()
+    if not lines:
+        raise AnnotationError(f"{path} is empty: expected one row per frame or name")
+    return lines
 
 
 def read_optional_text(path: Path) -> str | None:
@@ -95,11 +124,12 @@ def _read_text(path: Path) -> str:
     return data.decode("utf-8-sig", errors="replace")
 
 
-def _read_lines(path: Path) -> list[str]:
-    lines = _read_text(path).rstrip().splitlines()
-    if not lines:
-        raise AnnotationError(f"{path} is empty: expected one row per frame or name")
-    return lines
+def _read_rows(path: Path, widths: tuple[int, ...]) -> NDArray[np.float64]:
+    lines = read_lines(path)
+    rows = _parse_at_once(lines)
+    if rows is None or rows.shape[1] not in widths:
+        rows = _parse_by_line(path, lines, widths)
+    return rows
 
 
 def _parse_at_once(lines: list[str]) -> NDArray[np.float64] | None:

@@ -79,14 +79,51 @@ def list_numbered_frames(folder: Path, pattern: str, count: int, first: int = 1)
             are there, so that the boxes would go to the wrong frames.
     """
     frames = list_frames(folder)
+    _check_numbers(frames, pattern, count, first)
+    return frames
+
+
+def list_frame_range(folder: Path, first: int = 1, last: int | None = None) -> FramePaths:
+    """Return the images numbered from ``first`` to ``last``, checked to have no gap.
+
+    The names are plain numbers of any width (``0001.jpg``, ``00001.png``), and the folder may hold
+    earlier and later ones.
+
+    Args:
+        folder: Where the images lie.
+        first: The number of the first frame.
+        last: The number of the last frame; the folder may end earlier. None goes to its end.
+
+    Raises:
+        FrameError: The folder cannot be listed, its names are not numbers, it begins after
+            ``first``, or a frame is missing though later ones are there.
+    """
+    frames = list_frames(folder)
+    if not frames:
+        return frames
+    name = frames[0].name
+    stem, _, suffix = name.partition(".")
+    if not stem.isdecimal() or int(stem) > first:
+        raise FrameError(
+            f"{folder} begins with {name!r}: expected are images whose names are their numbers, "
+            f"{first} among them; unpack or download the sequence again"
+        )
+    # Earlier images are passed over by their place, so they must not have a gap either.
+    start = int(stem)
+    stop = len(frames) if last is None else last + 1 - start
+    _check_numbers(frames, f"{{:0{len(stem)}d}}.{suffix}", stop, start)
+    return frames[first - start : stop]
+
+
+def _check_numbers(frames: FramePaths, pattern: str, count: int, first: int) -> None:
     for t, name in enumerate(frames._names[:count]):
         expected = pattern.format(t + first)
         if os.fsdecode(name) != expected:
             raise FrameError(
-                f"{folder} holds {os.fsdecode(name)!r} where {expected!r} is expected: frames are "
-                f"numbered from {first} without a gap; unpack or download the sequence again"
+                f"{frames.folder} holds {os.fsdecode(name)!r} where {expected!r} is expected: "
+                f"frames are numbered from {first} without a gap; unpack or download the sequence "
+                "again"
             )
-    return frames
 
 
 def sort_naturally(names: list[str]) -> list[str]:

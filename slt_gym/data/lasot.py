@@ -63,7 +63,7 @@ class LaSOTDataset(SequenceDataset):
         if split not in _SPLITS:
             raise unknown("split of lasot", split, _SPLITS)
         self.root = find_root("lasot", root, _LAYOUT)
-        self._folders = _find_sequences(self.root)
+        self._folders = find_sequences(self.root, "LaSOTBenchmark")
         if not self._folders:
             raise wrong_root("lasot", self.root, "holds no sequence folder", _LAYOUT)
         names = self._choose(split, holdout)
@@ -105,39 +105,58 @@ class LaSOTDataset(SequenceDataset):
 
     def _load(self, index: int) -> Sequence:
         name = self.names[index]
-        folder = self._folders[name]
-        boxes = read_boxes(folder / "groundtruth.txt")
-        occlusion = read_flags(folder / "full_occlusion.txt") != 0
-        out_of_view = read_flags(folder / "out_of_view.txt") != 0
-        # Some published sequences have more images than rows, or rows than flags.
-        rows = {
-            "boxes": len(boxes),
-            "occlusion flags": len(occlusion),
-            "out-of-view flags": len(out_of_view),
-        }
-        paths = list_numbered_frames(folder / "img", "{:08d}.jpg", min(rows.values()))
-        if not paths:
-            raise DatasetNotFoundError(f"sequence {name!r} has no frames in {folder / 'img'}")
-        count, notes = match_lengths(images=len(paths), **rows)
-        occlusion, out_of_view = occlusion[:count], out_of_view[:count]
-        attributes: dict[str, Any] = {"full_occlusion": occlusion, "out_of_view": out_of_view}
-        sentence = read_optional_text(folder / "nlp.txt")
-        if sentence:
-            attributes["nlp"] = np.array(sentence)
-        return ImageSequence(
-            name,
-            cast("list[Path]", paths[:count]),
-            boxes[:count],
-            ~(occlusion | out_of_view),
-            attributes,
-            notes,
-        )
+        return read_sequence(name, self._folders[name])
 
 
-def _find_sequences(root: Path) -> dict[str, Path]:
-    """Return the sequences' folders by name, in natural order, nested ones before flat ones."""
-    if (root / "LaSOTBenchmark").is_dir():
-        root = root / "LaSOTBenchmark"
+def read_sequence(name: str, folder: Path) -> ImageSequence:
+    """Read one sequence of LaSOT or of its extension.
+
+    Args:
+        name: The sequence's name.
+        folder: Holds ``img`` and the text files.
+
+    Raises:
+        AnnotationError: A text file is missing or garbled.
+        DatasetNotFoundError: There are no frames.
+        FrameError: A frame is missing in between.
+    """
+    boxes = read_boxes(folder / "groundtruth.txt")
+    occlusion = read_flags(folder / "full_occlusion.txt") != 0
+    out_of_view = read_flags(folder / "out_of_view.txt") != 0
+    # Some published sequences have more images than rows, or rows than flags.
+    rows = {
+        "boxes": len(boxes),
+        "occlusion flags": len(occlusion),
+        "out-of-view flags": len(out_of_view),
+    }
+    paths = list_numbered_frames(folder / "img", "{:08d}.jpg", min(rows.values()))
+    if not paths:
+        raise DatasetNotFoundError(f"sequence {name!r} has no frames in {folder / 'img'}")
+    count, notes = match_lengths(images=len(paths), **rows)
+    occlusion, out_of_view = occlusion[:count], out_of_view[:count]
+    attributes: dict[str, Any] = {"full_occlusion": occlusion, "out_of_view": out_of_view}
+    sentence = read_optional_text(folder / "nlp.txt")
+    if sentence:
+        attributes["nlp"] = np.array(sentence)
+    return ImageSequence(
+        name,
+        cast("list[Path]", paths[:count]),
+        boxes[:count],
+        ~(occlusion | out_of_view),
+        attributes,
+        notes,
+    )
+
+
+def find_sequences(root: Path, archive: str) -> dict[str, Path]:
+    """Return the sequences' folders by name, in natural order, nested ones before flat ones.
+
+    Args:
+        root: The dataset's folder.
+        archive: The folder that the download unpacks to; searched instead where ``root`` holds it.
+    """
+    if (root / archive).is_dir():
+        root = root / archive
     nested: dict[str, Path] = {}
     flat: dict[str, Path] = {}
     # No class has a dash in its name, every sequence ends in a dash and a number.

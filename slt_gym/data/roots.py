@@ -8,7 +8,9 @@ from pathlib import Path
 from slt_gym.errors import DatasetNotFoundError, InvalidArgumentError
 
 
-def find_root(name: str, root: str | os.PathLike[str] | None, layout: str) -> Path:
+def find_root(
+    name: str, root: str | os.PathLike[str] | None, layout: str, *, or_file: bool = False
+) -> Path:
     """Return the folder of a dataset.
 
     The first of these that is given decides: the argument, ``$SLT_GYM_<NAME>``,
@@ -18,6 +20,7 @@ def find_root(name: str, root: str | os.PathLike[str] | None, layout: str) -> Pa
         name: The dataset's name, such as ``lasot``.
         root: The caller's argument, or None.
         layout: What the folder should look like, shown when there is none.
+        or_file: A file will do, too.
 
     Raises:
         DatasetNotFoundError: There is no such folder; the message says what was tried.
@@ -39,9 +42,10 @@ def find_root(name: str, root: str | os.PathLike[str] | None, layout: str) -> Pa
             + _advise(name, layout)
         )
     folder = Path(path).expanduser()
-    if not path or not folder.is_dir():
+    if not path or not (folder.is_dir() or (or_file and folder.is_file())):
+        wanted = "neither a folder nor a file" if or_file else "not a folder"
         raise DatasetNotFoundError(
-            f"cannot find {name}: {origin} is not a folder; " + _advise(name, layout)
+            f"cannot find {name}: {origin} is {wanted}; " + _advise(name, layout)
         )
     return folder
 
@@ -66,10 +70,23 @@ def list_folders(folder: Path) -> list[str]:
     Raises:
         DatasetNotFoundError: The folder cannot be listed.
     """
+    # Entries know their type, so nothing but links costs a look at the disk.
+    return [e.name for e in _scan(folder) if e.is_dir()]
+
+
+def list_files(folder: Path, suffix: str) -> list[str]:
+    """Return the names in ``folder`` that end in ``suffix``, hidden ones left out, in no order.
+
+    Raises:
+        DatasetNotFoundError: The folder cannot be listed.
+    """
+    return [e.name for e in _scan(folder) if e.name.endswith(suffix)]
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            # Entries know their type, so nothing but links costs a look at the disk.
-            return [e.name for e in entries if e.name[0] != "." and e.is_dir()]
+            return [entry for entry in entries if entry.name[0] != "."]
     except OSError as error:
         reason = error.strerror or str(error)
         raise DatasetNotFoundError(f"cannot list {folder}: {reason}") from None

@@ -1,11 +1,10 @@
-"""The contract of a sequence, of a dataset of sequences, and of a clip cut from one."""
+"""The contract of a sequence, and of a dataset of sequences."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import abc
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,19 +92,40 @@ class ImageSequence(Sequence):
 
     def read(self, t: int) -> NDArray[np.uint8]:
         """Read and decode frame ``t``: RGB uint8, shape ``(H, W, 3)``."""
+        return decode_frame(self.read_encoded(t), f"frame {t} of {self.name!r}, {self.paths[t]}")
+
+    def read_encoded(self, t: int) -> bytes:
+        """Return the content of frame ``t``'s file.
+
+        Raises:
+            FrameError: The file cannot be read.
+        """
         path = self.paths[t]
         try:
-            data = np.fromfile(path, np.uint8)
+            with path.open("rb", buffering=0) as file:
+                return file.read()
         except OSError as error:
             reason = error.strerror or str(error)
             raise FrameError(f"cannot read frame {t} of {self.name!r}, {path}: {reason}") from None
-        frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        if frame is None:
-            raise FrameError(
-                f"cannot decode frame {t} of {self.name!r}, {path}: the file is not a whole JPEG, "
-                "PNG or other image that OpenCV reads"
-            )
-        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame), np.uint8)
+
+
+def decode_frame(data: bytes | memoryview, what: str) -> NDArray[np.uint8]:
+    """Decode an image file's content: RGB uint8, shape ``(H, W, 3)``.
+
+    Args:
+        data: The content.
+        what: Which frame of what it is, for the message.
+
+    Raises:
+        FrameError: It is no image.
+    """
+    frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if len(data) else None
+    if frame is None:
+        raise FrameError(
+            f"cannot decode {what}: the file is not a whole JPEG, PNG or other image that OpenCV "
+            "reads"
+        )
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame), np.uint8)
 
 
 def match_lengths(**counts: int) -> tuple[int, list[str]]:
@@ -141,6 +161,11 @@ class SequenceDataset(ABC):
         self._index = {sequence: i for i, sequence in enumerate(self.names)}
         # A sampler comes back to a sequence many times; its annotations are parsed once.
         self._loaded: dict[int, Sequence] = {}
+
+    @property
+    def parts(self) -> tuple[tuple[float, range], ...]:
+        """Shares of training draws, and the sequences among which each is drawn uniformly."""
+        return ((1.0, range(len(self))),)
 
     @abstractmethod
     def _load(self, index: int) -> Sequence:
@@ -183,23 +208,3 @@ class SequenceDataset(ABC):
     def __repr__(self) -> str:
         """Show the class, the split and the size."""
         return f"{type(self).__name__}({self.split!r}, {len(self)} sequences)"
-
-
-@dataclass(frozen=True)
-class Clip:
-    """The frames that one episode runs over.
-
-    Attributes:
-        sequence: Where the frames come from.
-        frames: Frame numbers in ``sequence``, shape ``(N,)``; the first one only supplies the
-            initial box, the others are tracked.
-        template: Frame number of the template, with its own ground-truth box.
-    """
-
-    sequence: Sequence
-    frames: NDArray[np.int64]
-    template: int
-
-    def __len__(self) -> int:
-        """Return the number of frames, the first included."""
-        return len(self.frames)

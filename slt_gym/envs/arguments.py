@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slt_gym.data import SequenceDataset, open_dataset
+from slt_gym.data import AugmentationConfig, SequenceDataset, open_dataset
+from slt_gym.data.sampling import SAMPLERS
 from slt_gym.envs.actions import ACTIONS
 from slt_gym.envs.episode import EpisodeRules
 from slt_gym.envs.rewards import REWARDS
 from slt_gym.errors import DatasetNotFoundError, InvalidArgumentError, unknown
 from slt_gym.geometry import get_geometry
 
-SPLITS = ("train", "val", "test")
 RENDER_MODES = ("rgb_array",)
 # Keyword arguments of every environment, in the order of the documentation.
 ACCEPTED = (
@@ -25,6 +25,7 @@ ACCEPTED = (
     "action",
     "reward",
     "num_frames",
+    "sampler",
     "augment",
     "lost_after",
     "dataset_options",
@@ -63,9 +64,7 @@ def check_count(what: str, value: object, least: int) -> int:
     return count
 
 
-def check_rules(
-    geometry: str, action: str, reward: str, augment: bool, lost_after: int | None
-) -> EpisodeRules:
+def check_rules(geometry: str, action: str, reward: str, lost_after: int | None) -> EpisodeRules:
     """Return the rules of an episode from the environment's arguments.
 
     Raises:
@@ -75,11 +74,43 @@ def check_rules(
         raise unknown("action", action, ACTIONS)
     if reward not in REWARDS:
         raise unknown("reward", reward, REWARDS)
-    if augment is not False:
-        raise unknown("augment", augment, ["False"])
     if lost_after is not None:
         lost_after = check_count("argument 'lost_after'", lost_after, least=1)
     return EpisodeRules(get_geometry(geometry), reward, lost_after)
+
+
+def check_sampler(sampler: str) -> str:
+    """Return the name of the rule that training clips are drawn by.
+
+    Raises:
+        InvalidArgumentError: There is no such rule.
+    """
+    if sampler not in SAMPLERS:
+        raise unknown("sampler", sampler, SAMPLERS)
+    return sampler
+
+
+def check_augment(augment: bool | Mapping[str, Any], sampler: str) -> AugmentationConfig | None:
+    """Return how training clips are changed, None for not at all.
+
+    Raises:
+        InvalidArgumentError: ``augment`` is neither a bool nor a dict of the config's fields, or
+            changes nothing but the padding, which the sampler does not make.
+    """
+    if isinstance(augment, bool):
+        return AugmentationConfig() if augment else None
+    if not isinstance(augment, Mapping):
+        raise InvalidArgumentError(
+            f"argument 'augment' is {augment!r}: accepted are True, False and a dict of options "
+            "such as {'scale': 0.1}"
+        )
+    config = AugmentationConfig.from_options(augment)
+    if config.mode == "padding" and sampler != "pysot":
+        raise InvalidArgumentError(
+            f"argument 'augment' changes the padding, and sampler {sampler!r} makes none: needed "
+            "is sampler 'pysot'"
+        )
+    return config
 
 
 def check_num_frames(num_frames: int | None) -> int | None:
@@ -105,7 +136,10 @@ def check_render_mode(render_mode: str | None) -> str | None:
 
 
 def open_sequences(
-    dataset: str, root: str | Path | None, split: str, options: Mapping[str, Any] | None
+    dataset: str,
+    root: str | Path | Mapping[str, str] | None,
+    split: str,
+    options: Mapping[str, Any] | None,
 ) -> SequenceDataset:
     """Open the dataset of an environment.
 
@@ -113,8 +147,6 @@ def open_sequences(
         InvalidArgumentError: A name or an option is not accepted.
         DatasetNotFoundError: There is nothing to read.
     """
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
     if options is not None and not isinstance(options, Mapping):
         raise InvalidArgumentError(
             f"argument 'dataset_options' is {options!r}: accepted are None or a dict of options"

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from slt_gym.data import Clip, SequenceDataset, draw_clip, whole_clip
+from slt_gym.data import (
+    AugmentationConfig,
+    Clip,
+    SequenceDataset,
+    augment_clip,
+    draw_clip,
+    whole_clip,
+)
+from slt_gym.data.sampling import draw_index
 from slt_gym.envs.arguments import check_count
 from slt_gym.errors import AnnotationError, InvalidArgumentError, unknown
 
@@ -21,13 +29,23 @@ class ClipSource:
     Attributes:
         dataset: Where the sequences come from; its split ``"train"`` is drawn from, others walked.
         num_frames: Length of a clip; None is whole sequences.
+        sampler: The rule that training clips are drawn by.
+        augmentation: How drawn clips are changed, chosen and walked ones are not; None not at all.
     """
 
     def __init__(
-        self, dataset: SequenceDataset, num_frames: int | None, shard: int = 0, shards: int = 1
+        self,
+        dataset: SequenceDataset,
+        num_frames: int | None,
+        shard: int = 0,
+        shards: int = 1,
+        sampler: str = "pytracking",
+        augmentation: AugmentationConfig | None = None,
     ) -> None:
         self.dataset = dataset
         self.num_frames = num_frames
+        self.sampler = sampler
+        self.augmentation = augmentation
         # More shards than sequences: the surplus ones go round once more.
         self._shard = range(shard % len(dataset), len(dataset), shards)
         self._position = 0
@@ -47,8 +65,15 @@ class ClipSource:
         """
         if self.dataset.split == "train":
             if self.num_frames is not None:
-                return draw_clip(self.dataset, rng, num_frames=self.num_frames)
-            return self._whole(int(rng.integers(len(self.dataset))))
+                return draw_clip(
+                    self.dataset,
+                    rng,
+                    self.num_frames,
+                    sampler=self.sampler,
+                    augmentation=self.augmentation,
+                )
+            clip = self._whole(draw_index(self.dataset, rng))
+            return augment_clip(clip, rng, self.augmentation) if self.augmentation else clip
         index = self._shard[self._position % len(self._shard)]
         self._position += 1
         return self._whole(index)

@@ -14,7 +14,7 @@ from slt_gym.geometry import Geometry
 
 # The frame just tracked (rendering shows it), the one to track next, and one more for tracks of
 # the same clip that are a step apart.
-_KEPT_FRAMES = 3
+KEPT_FRAMES = 3
 
 Frame = NDArray[np.uint8]
 # The template crop, the padding colour, and the frame's size (W, H).
@@ -29,7 +29,8 @@ class ClipFrames:
     Attributes:
         clip: The clip.
         geometry: Cuts the template.
-        stopwatch: Sums the time to decode and to crop.
+        stopwatch: Sums the time to decode (and to augment) and to crop.
+        kept: Number of decoded frames that are kept, the latest ones used.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class ClipFrames:
         geometry: Geometry,
         pool: Executor | None = None,
         stopwatch: Stopwatch | None = None,
+        kept: int = KEPT_FRAMES,
     ) -> None:
         self.clip = clip
         self.geometry = geometry
         self.stopwatch = stopwatch or Stopwatch()
+        self.kept = kept
         self._pool = pool
         self._kept: dict[int, Frame] = {}
         self._pending: dict[int, Future[Frame]] = {}
@@ -50,13 +53,13 @@ class ClipFrames:
 
     def frame(self, i: int) -> Frame:
         """Return frame ``i`` of the clip, RGB uint8 ``(H, W, 3)``; not to be written to."""
-        frame = self._kept.get(i)
+        frame = self._kept.pop(i, None)
         if frame is None:
             pending = self._pending.pop(i, None)
             frame = self._read(i) if pending is None else pending.result()
-            while len(self._kept) >= _KEPT_FRAMES:
-                del self._kept[next(iter(self._kept))]
-            self._kept[i] = frame
+        self._kept[i] = frame  # the last one is the latest used
+        while len(self._kept) > self.kept:
+            del self._kept[next(iter(self._kept))]
         return frame
 
     @property
@@ -79,8 +82,11 @@ class ClipFrames:
         if self._pool is None or not 0 <= i < len(self.clip):
             return
         if i not in self._kept and i not in self._pending:
-            # One frame for each track at most: a track asks for its next frame only.
             self._pending[i] = self._pool.submit(self._read, i)
+            # A track asks for its next frame only; what one that ended or restarted did not come
+            # to use must not pile up.
+            while len(self._pending) > self.kept:
+                self._pending.pop(next(iter(self._pending))).cancel()
 
     def prefetch_start(self) -> None:
         """Begin to make the template and to read the first tracked frame in the pool."""
@@ -97,13 +103,13 @@ class ClipFrames:
     def _make_template(self) -> _Start:
         clip, geometry = self.clip, self.geometry
         with self.stopwatch.measure("decode"):
-            frame = clip.sequence.read(clip.template)
+            frame = clip.read_template()
         with self.stopwatch.measure("crop"):
             fill = geometry.fill_colour(frame)
-            window = geometry.template_window(clip.sequence.boxes[clip.template])
+            window = geometry.template_window(clip.template_box)
             crop = geometry.crop(frame, window, geometry.template_size, fill)
             return crop, fill, (frame.shape[1], frame.shape[0])
 
     def _read(self, i: int) -> Frame:
         with self.stopwatch.measure("decode"):
-            return self.clip.sequence.read(int(self.clip.frames[i]))
+            return self.clip.read(i)

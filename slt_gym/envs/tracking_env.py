@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from slt_gym.envs.actions import check_action
 from slt_gym.envs.arguments import (
     RENDER_MODES,
+    check_augment,
     check_keywords,
     check_num_frames,
     check_render_mode,
     check_rules,
+    check_sampler,
     open_sequences,
 )
 from slt_gym.envs.clips import ClipSource
@@ -55,6 +57,7 @@ class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
     | `template` | `Box(0, 255, (3, Z, Z), uint8)` | the target, the same all episode |
     | `search` | `Box(0, 255, (3, S, S), uint8)` | the search window of the next frame |
     | `box` | `Box(-4, 4, (4,), float32)` | the previous estimate `(x, y, w, h)`, crop units |
+    | `template_box` | `Box(-4, 4, (4,), float32)` | TrDiMP's only: the target in the template |
 
     Crops are RGB. Z and S are the geometry's: 128 and 256 for `"transt"`. After the last frame's
     step there is no frame left: the final observation shows the last frame, in the window around
@@ -74,7 +77,8 @@ class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     ## Starting State
 
-    With `split="train"` a random clip, drawn from `np_random`. With `"val"` and `"test"` the
+    With `split="train"` a random clip, drawn from `np_random` by the published rules of a family of
+    trackers (`sampler`), and changed if `augment` says so. With `"val"` and `"test"` the
     sequences in order, each once, then from the start again; `reset(seed=...)` also starts again.
     `reset(options={"sequence": name, "start": frame, "stride": n})` chooses a clip instead; `start`
     (default: the first visible frame) and `stride` (default: 1) may be left out.
@@ -95,13 +99,15 @@ class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     | argument | default | meaning |
     |---|---|---|
+    | `dataset` | the id's | name of a dataset, or of several with "+" between: `"lasot+got10k"` |
     | `root` | `None` | the dataset's folder; None looks at the environment variables |
-    | `split` | `"train"` | `"train"`, `"val"` or `"test"` |
+    | `split` | `"train"` | `"train"`, `"val"`, `"test"`, or another of the dataset's splits |
     | `geometry` | `"transt"` | name of the tracker whose windows and crops are used |
     | `action` | `"box"` | form of the actions |
     | `reward` | `"auc"` | `"auc"`, `"overlap"` or `"final_auc"` |
     | `num_frames` | `24` | length of a clip, the first frame included; None: whole sequences |
-    | `augment` | `False` | sequence augmentation |
+    | `sampler` | `"pytracking"` | the rule that training clips are drawn by; or `"pysot"` |
+    | `augment` | `False` | change training clips: True, or a dict of `AugmentationConfig` fields |
     | `lost_after` | `None` | end after that many consecutive visible frames at IoU 0 |
     | `dataset_options` | `None` | a dict of further options of the dataset |
     | `render_mode` | `None` | `"rgb_array"`: ground truth green, estimate red, window yellow |
@@ -126,13 +132,14 @@ class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
         self,
         dataset: str,
         *,
-        root: str | None = None,
+        root: str | dict[str, str] | None = None,
         split: str = "train",
         geometry: str = "transt",
         action: str = "box",
         reward: str = "auc",
         num_frames: int | None = 24,
-        augment: bool = False,
+        sampler: str = "pytracking",
+        augment: bool | dict[str, Any] = False,
         lost_after: int | None = None,
         dataset_options: dict[str, Any] | None = None,
         render_mode: str | None = None,
@@ -140,13 +147,20 @@ class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
     ) -> None:
         check_keywords(unknown)
         self.render_mode = check_render_mode(render_mode)
-        self._rules = check_rules(geometry, action, reward, augment, lost_after)
+        self._rules = check_rules(geometry, action, reward, lost_after)
         length = check_num_frames(num_frames)
+        sampler = check_sampler(sampler)
+        augmentation = check_augment(augment, sampler)
         sequences = open_sequences(dataset, root, split, dataset_options)
-        self._source = ClipSource(sequences, length)
+        self._source = ClipSource(sequences, length, sampler=sampler, augmentation=augmentation)
         self._episode: Episode | None = None
         self.observation_space = self._rules.observation_space  # type: ignore[assignment]
         self.action_space = self._rules.action_space  # type: ignore[assignment]
+
+    @property
+    def split(self) -> str:
+        """The split that the clips come from."""
+        return self._source.dataset.split
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

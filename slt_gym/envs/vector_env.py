@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from slt_gym.envs.actions import check_action
 from slt_gym.envs.arguments import (
+    check_augment,
     check_count,
     check_keywords,
     check_num_frames,
     check_render_mode,
     check_rules,
+    check_sampler,
     open_sequences,
 )
 from slt_gym.envs.clips import ClipSource
@@ -53,13 +55,15 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
     Args:
         num_envs: Number of tracks.
         dataset: As for :class:`TrackingEnv`, like ``root`` to ``dataset_options``.
-        root: The dataset's folder.
-        split: ``"train"``, ``"val"`` or ``"test"``.
+        root: The dataset's folder; a mixture's folder or dict of folders.
+        split: ``"train"``, ``"val"``, ``"test"``, or another of the dataset's splits.
         geometry: Name of the tracker whose windows and crops are used.
         action: Form of the actions.
         reward: ``"auc"``, ``"overlap"`` or ``"final_auc"``.
         num_frames: Length of a clip; None is whole sequences.
-        augment: Sequence augmentation.
+        sampler: The rule that training clips are drawn by: ``"pytracking"`` or ``"pysot"``.
+        augment: Change training clips: True, or a dict of the fields of
+            :class:`slt_gym.data.AugmentationConfig`.
         lost_after: End after that many consecutive visible frames at IoU 0.
         dataset_options: Further options of the dataset.
         render_mode: ``"rgb_array"``: :meth:`render` gives one picture for each track.
@@ -86,13 +90,14 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
         num_envs: int,
         dataset: str,
         *,
-        root: str | None = None,
+        root: str | dict[str, str] | None = None,
         split: str = "train",
         geometry: str = "transt",
         action: str = "box",
         reward: str = "auc",
         num_frames: int | None = 24,
-        augment: bool = False,
+        sampler: str = "pytracking",
+        augment: bool | dict[str, Any] = False,
         lost_after: int | None = None,
         dataset_options: dict[str, Any] | None = None,
         render_mode: str | None = None,
@@ -119,8 +124,10 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
         self.render_mode = check_render_mode(render_mode)
         self.copy = bool(copy)
 
-        rules = check_rules(geometry, action, reward, augment, lost_after)
+        rules = check_rules(geometry, action, reward, lost_after)
         length = check_num_frames(num_frames)
+        sampler = check_sampler(sampler)
+        augmentation = check_augment(augment, sampler)
         self._sequences = open_sequences(dataset, root, split, dataset_options)
         self.single_observation_space = rules.observation_space
         self.single_action_space = rules.action_space
@@ -133,7 +140,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
         )
         self._groups = [
             TrackGroup(
-                ClipSource(self._sequences, length, g, groups),
+                ClipSource(self._sequences, length, g, groups, sampler, augmentation),
                 rules,
                 self.tracks_per_clip,
                 self.autoreset_mode,
@@ -159,6 +166,11 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         """The seeds of the groups' random number generators."""
         return tuple(group.seed for group in self._groups)
+
+    @property
+    def split(self) -> str:
+        """The split that the clips come from."""
+        return self._sequences.split
 
     @property
     def sequence_names(self) -> list[str]:

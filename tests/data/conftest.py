@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from slt_gym.data import list_datasets
+
 FrameWriter = Callable[..., list[Path]]
 
 
@@ -32,18 +34,18 @@ def write_frames() -> FrameWriter:
 @pytest.fixture(autouse=True)
 def no_roots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave a developer's own datasets out of the tests."""
-    for name in ("DATA", "FOLDER", "GOT10K", "LASOT"):
-        monkeypatch.delenv(f"SLT_GYM_{name}", raising=False)
+    for name in ("data", *list_datasets()):
+        monkeypatch.delenv(f"SLT_GYM_{name.upper()}", raising=False)
 
 
 @pytest.fixture(scope="session")
 def layouts(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Miniature datasets of 24 frames a sequence, exact in structure, made of real frames."""
+    """Miniature datasets, exact in structure, made of real frames: 24 in most sequences."""
     out = tmp_path_factory.mktemp("layouts")
     script = shared / "layouts" / "make_layout_samples.py"
     sources = shared / "data" / "sequences"
-    command = [sys.executable, str(script), "--out", str(out), "--frames", "24"]
+    command = [sys.executable, str(script), "--out", str(out), "--frames", "24", "--irregular"]
     for name in ("Crossing", "Man", "ball1", "bag"):
         command += ["--src", f"{name}={sources / name}"]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, timeout=120, cwd=shared)
     return out

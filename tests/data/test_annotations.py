@@ -9,7 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slt_gym.data.annotations import read_boxes, read_flags, read_names, read_optional_text
+from slt_gym.data.annotations import (
+    read_boxes,
+    read_flags,
+    read_lines,
+    read_names,
+    read_optional_text,
+    read_polygons,
+)
 from slt_gym.errors import AnnotationError
 
 
@@ -113,6 +120,16 @@ def test_polygons_become_hulls(tmp_path: Path):
     np.testing.assert_array_equal(read_boxes(boxes, polygons=True), [[1, 2, 3, 4]])
 
 
+def test_polygons_as_they_are_and_boxes_as_polygons(tmp_path: Path):
+    rows = [[4, 26, 8, 30, 14, 24, 10, 20], [0, 0, 1, 0, 1, 1, 0, 1]]
+    path = write(tmp_path, "\n".join(",".join(map(str, row)) for row in rows))
+    np.testing.assert_array_equal(read_polygons(path), rows)
+    path = write(tmp_path, "1,2,3,4\n")
+    np.testing.assert_array_equal(read_polygons(path), [[1, 2, 4, 2, 4, 6, 1, 6]])
+    with pytest.raises(AnnotationError, match="line 1"):
+        read_polygons(write(tmp_path, "1,2,3\n"))
+
+
 def test_boxes_and_polygons_do_not_mix(tmp_path: Path):
     path = write(tmp_path, "1,2,3,4\n1,2,3,4,5,6,7,8\n")
     with pytest.raises(AnnotationError, match=r"line 2: '1,2,3,4,5,6,7,8' is not four"):
@@ -141,6 +158,10 @@ def test_a_bad_flag_is_named(tmp_path: Path, text: str, line: int):
 
 def test_names_without_final_newline_blanks_and_repetitions(tmp_path: Path):
     assert read_names(write(tmp_path, "b-2 \r\na-1\r\n\r\nb-2\r\nc-3")) == ["b-2", "a-1", "c-3"]
+
+
+def test_lines_in_between_are_kept(tmp_path: Path):
+    assert read_lines(write(tmp_path, "a \r\n\r\nb\r\n\r\n")) == ["a ", "", "b"]
 
 
 def test_optional_text(tmp_path: Path):

@@ -162,8 +162,10 @@ def test_the_real_sequences(real_sequences: Path):
 
 def test_the_otb_layout(layouts: Path):
     dataset = open_dataset("folder", layouts / "OTB100")
-    assert dataset.names == ["Crossing", "Man"]
-    for sequence in dataset:
+    plain = ["BlurCar3", "Board", "Crossing", "David"]
+    assert dataset.names == [*plain, "Human4-2", "Jogging-1", "Jogging-2", "Man"]
+    # The folder reader knows nothing of the frames that are annotated in OTB-100.
+    for sequence in map(dataset.get, ("Crossing", "Man")):
         lines = (
             (layouts / "OTB100" / sequence.name / "groundtruth_rect.txt").read_text().split("\n")
         )

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from slt_gym.data.frames import FramePaths, list_frames, list_numbered_frames, sort_naturally
+from slt_gym.data.frames import (
+    FramePaths,
+    list_frame_range,
+    list_frames,
+    list_numbered_frames,
+    sort_naturally,
+)
 from slt_gym.errors import FrameError
 
 
@@ -84,3 +90,30 @@ def test_a_gap_is_named(tmp_path: Path):
 def test_a_missing_folder_is_named(tmp_path: Path):
     with pytest.raises(FrameError, match=r"cannot list .*img: No such file"):
         list_frames(tmp_path / "img")
+
+
+@pytest.mark.parametrize("pattern", ["{:04d}.jpg", "{:05d}.png", "{}.jpg"])
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_a_range_goes_by_the_numbers_in_the_names(tmp_path: Path, pattern: str, start: int):
+    touch(tmp_path, *(pattern.format(t) for t in range(start, 13)))
+
+    def listed(first: int, last: int | None = None) -> list[str]:
+        return [path.name for path in list_frame_range(tmp_path, first, last)]
+
+    assert listed(3) == [pattern.format(t) for t in range(3, 13)]
+    assert listed(4, 11) == [pattern.format(t) for t in range(4, 12)]
+    assert listed(10, 40) == [pattern.format(t) for t in range(10, 13)]
+    assert listed(20, 30) == []
+
+
+def test_a_range_in_which_a_frame_is_missing(tmp_path: Path):
+    assert len(list_frame_range(tmp_path)) == 0
+    touch(tmp_path, "0003.jpg", "0004.jpg", "0006.jpg", "0007.jpg")
+    assert len(list_frame_range(tmp_path, 3, 4)) == 2
+    with pytest.raises(FrameError, match=r"'0006\.jpg' where '0005\.jpg' is expected"):
+        list_frame_range(tmp_path, 6, 7)
+    with pytest.raises(FrameError, match=r"begins with '0003\.jpg': .* 1 among them"):
+        list_frame_range(tmp_path)
+    touch(tmp_path, "0_cover.jpg")
+    with pytest.raises(FrameError, match=r"begins with '0_cover\.jpg'"):
+        list_frame_range(tmp_path, 3, 4)

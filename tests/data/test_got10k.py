@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
+import slt_gym  # noqa: F401 (registers the environments)
 from slt_gym.data import ImageSequence, open_dataset, whole_clip
 from slt_gym.data.got10k import GOT10kDataset
 from slt_gym.errors import AnnotationError, DatasetNotFoundError, FrameError, InvalidArgumentError
@@ -147,8 +149,123 @@ def test_a_wrong_folder_shows_the_layout(tmp_path: Path):
 
 
 def test_an_unknown_split(tmp_path: Path):
-    with pytest.raises(InvalidArgumentError, match=r"'vottrain': accepted are test, train, val"):
-        GOT10kDataset(tmp_path, "vottrain")
+    with pytest.raises(InvalidArgumentError, match=r"'votrain': accepted are .*mean 'vottrain'"):
+        GOT10kDataset(tmp_path, "votrain")
+
+
+FILES = {
+    "pytracking_train": "got10k_train_split.txt",
+    "pytracking_val": "got10k_val_split.txt",
+    "vottrain": "got10k_vot_train_split.txt",
+    "votval": "got10k_vot_val_split.txt",
+}
+
+
+@pytest.fixture
+def ten(tmp_path: Path) -> Path:
+    """Ten training sequences of which nothing but the folder is there."""
+    names = [f"GOT-10k_Train_{k:06d}" for k in range(1, 11)]
+    for name in names:
+        (tmp_path / "ten" / "train" / name).mkdir(parents=True)
+    (tmp_path / "ten" / "train" / "list.txt").write_text("\n".join(names))
+    return tmp_path / "ten"
+
+
+def numbers(dataset: GOT10kDataset) -> list[int]:
+    return [int(name[-6:]) for name in dataset.names]
+
+
+@pytest.mark.parametrize("split", FILES)
+def test_line_numbers_choose_from_the_training_list(ten: Path, split: str):
+    (ten / FILES[split]).write_text("7\n0\n9\n")
+    dataset = GOT10kDataset(ten, split)
+    assert numbers(dataset) == [8, 1, 10]  # counted from 0, in the file's order
+    assert dataset.split == ("train" if "train" in split else "val")
+    assert dataset.subset == split
+    assert dataset.root == ten / "train"
+    (ten / "train" / dataset.names[0]).rmdir()
+    assert numbers(GOT10kDataset(ten, split)) == [1, 10]
+
+
+def test_vot_clean_leaves_out_by_name(ten: Path):
+    names = ["GOT-10k_Train_000004", "GOT-10k_Train_000009", "GOT-10k_Train_000777"]
+    (ten / "got10k_vot_exclude.txt").write_text("\n".join(names))
+    dataset = GOT10kDataset(ten, "vot_clean")
+    assert numbers(dataset) == [1, 2, 3, 5, 6, 7, 8, 10]
+    assert (dataset.split, dataset.subset) == ("train", "vot_clean")
+    # The published numbers leave out the neighbours, and keep the forbidden ones.
+    (ten / FILES["vottrain"]).write_text("\n".join(str(k) for k in range(10) if k not in (4, 9)))
+    assert numbers(GOT10kDataset(ten, "vottrain")) == [1, 2, 3, 4, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("place", [".", "train", ".."])
+@pytest.mark.parametrize("given", [".", "train"])
+def test_where_a_split_file_is_looked_for(ten: Path, place: str, given: str):
+    (ten / place / FILES["votval"]).write_text("2\n")
+    if (given, place) == ("train", ".."):
+        given = "."
+    assert numbers(GOT10kDataset(ten / given, "votval")) == [3]
+
+
+def test_a_split_file_can_be_given(ten: Path, tmp_path: Path):
+    path = tmp_path / "elsewhere" / "mine.txt"
+    path.parent.mkdir()
+    path.write_text("5\n")
+    (ten / FILES["votval"]).write_text("2\n")
+    dataset = open_dataset("got10k", ten, "votval", split_file=str(path))
+    assert dataset.names == ["GOT-10k_Train_000006"]
+    with pytest.raises(DatasetNotFoundError, match=r"split_file='nowhere\.txt' is not a file"):
+        GOT10kDataset(ten, "votval", split_file="nowhere.txt")
+    with pytest.raises(InvalidArgumentError, match=r"'train' of got10k takes no split_file"):
+        GOT10kDataset(ten, "train", split_file=path)
+
+
+@pytest.mark.parametrize("split", [*FILES, "vot_clean"])
+def test_a_missing_split_file_says_where_it_comes_from(ten: Path, split: str):
+    with pytest.raises(DatasetNotFoundError) as error:
+        GOT10kDataset(ten, split)
+    message = str(error.value)
+    assert f"'{split}' of got10k without {FILES.get(split, 'got10k_vot_exclude.txt')}" in message
+    assert f"{ten}, {ten / 'train'}, {ten.parent}" in message
+    assert "PyTracking publishes it in its folder ltr/data_specs" in message
+
+
+@pytest.mark.parametrize("text", ["10", "-1", "1.5", "GOT-10k_Train_000003"])
+def test_a_wrong_line_number_is_named(ten: Path, text: str):
+    (ten / FILES["vottrain"]).write_text(f"0\n{text}\n")
+    with pytest.raises(AnnotationError) as error:
+        GOT10kDataset(ten, "vottrain")
+    message = str(error.value)
+    assert f"{FILES['vottrain']}, line 2: '{text}' is no line of list.txt, which has 10" in message
+    assert "the published list.txt with all 9335 names" in message
+
+
+def test_files_are_not_taken_for_each_other(ten: Path):
+    (ten / "got10k_vot_exclude.txt").write_text("GOT-10k_Train_000003\n4\n")
+    with pytest.raises(AnnotationError, match=r"exclude\.txt, line 2: '4' is not the name"):
+        GOT10kDataset(ten, "vot_clean")
+    (ten / FILES["votval"]).write_text("")
+    with pytest.raises(AnnotationError, match="is empty"):
+        GOT10kDataset(ten, "votval")
+    (ten / FILES["votval"]).write_text("3\n")
+    (ten / "train" / "GOT-10k_Train_000004").rmdir()
+    with pytest.raises(DatasetNotFoundError, match=r"none of the 1 .* that split 'votval' takes"):
+        GOT10kDataset(ten, "votval")
+
+
+@pytest.mark.parametrize(("split", "drawn"), [("vottrain", True), ("votval", False)])
+def test_environments_take_the_split(root: Path, split: str, drawn: bool):
+    (root / FILES[split]).write_text("1\n0\n")
+    env = gym.make("SLTTrack-GOT10k-v0", root=str(root), split=split, geometry="transt-tiny")
+    assert env.unwrapped.split == ("train" if drawn else "val")
+    for folder in (root / "train").glob("GOT-10k_*"):
+        (folder / "absence.label").write_text("0\n0\n0\n0\n0\n")
+        (folder / "cover.label").write_text("8\n8\n8\n8\n8\n")
+    names = [env.reset(seed=1 if k == 0 else None)[1]["sequence"] for k in range(4)]
+    if not drawn:
+        assert names == ["GOT-10k_Train_000002", "GOT-10k_Train_000001"] * 2
+    with pytest.raises(InvalidArgumentError, match=r"unknown split of got10k 'dev': .*vottrain"):
+        gym.make("SLTTrack-GOT10k-v0", root=str(root), split="dev")
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 3), ("val", 2), ("test", 2)])

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from slt_gym.data import Sequence, SequenceDataset
-from slt_gym.data.pairs import PairBatch, PairConfig, PairSampler
+from slt_gym.data.pairs import (
+    SIAMATTN_PAIRS,
+    SIAMRPNPP_PAIRS,
+    PairBatch,
+    PairConfig,
+    PairSampler,
+)
 from slt_gym.errors import DatasetNotFoundError, InvalidArgumentError
 from slt_gym.geometry import TransTGeometry, get_geometry, to_cxcywh
 
@@ -241,6 +247,122 @@ def test_sequences_without_a_target_are_passed_over() -> None:
     assert good.threads
     with pytest.raises(DatasetNotFoundError, match=r"fewer than two frames with a target"):
         PairSampler(Gallery([empty, once]), GEOMETRY, 16, 0).batch(0)
+
+
+# PySOT's pairs
+
+
+def test_negative_pairs_show_another_target() -> None:
+    config = {**STILL, "negative_probability": 0.2}
+    batch = draw(400, **config)
+    share = batch.negative.mean()
+    assert abs(share - 0.2) < 4 * np.sqrt(0.2 * 0.8 / 400)
+    assert not batch.gt_box[batch.negative].any()
+    assert not batch.other_box[~batch.negative].any()
+    assert (batch.gt_box[~batch.negative][:, 2:] > 0).all()
+    # Sequences are told apart by their targets' shapes.
+    same = []
+    for template, search, box in zip(
+        batch.template, batch.search, batch.gt_box + batch.other_box, strict=True
+    ):
+        seen = locate_target(template)[2:] / locate_target(search)[2:]
+        same.append(abs(np.log(seen[0] / seen[1])) < 0.2)
+        np.testing.assert_allclose(locate_target(search), box, atol=0.035)
+    same = np.array(same)
+    assert same[~batch.negative].mean() > 0.95
+    assert same[batch.negative].mean() < 0.8
+
+
+def test_negative_pairs_need_a_second_sequence() -> None:
+    config = PairConfig(negative_probability=0.5)
+    with pytest.raises(InvalidArgumentError, match=r"negative_probability is 0.5.* no second"):
+        PairSampler(make_dataset(1), GEOMETRY, 4, 0, config)
+    boxes = np.tile([50, 40, 20, 20], (6, 1))
+    empty = Painted("empty", boxes, np.zeros(6, bool))
+    gallery = Gallery([empty, Painted("good", boxes)])
+    with pytest.raises(DatasetNotFoundError, match=r"no sequence beside 'good'"):
+        PairSampler(gallery, GEOMETRY, 16, 0, config).batch(0)
+
+
+def test_windows_shift_and_scale_as_in_pysot() -> None:
+    config = PairConfig(**{**STILL, "search_shift": 64 / 255, "search_scale": 0.18})
+    sampler = PairSampler(make_dataset(1), GEOMETRY, 400, 0, config)
+    gt_box = sampler.batch(0).gt_box
+    plain = draw_all(make_dataset(1), STILL, 1)
+    scale = plain[0, 2] / gt_box[:, 2]
+    assert scale.min() > 0.81
+    assert scale.max() < 1.19
+    assert scale.std() == pytest.approx(0.36 / np.sqrt(12), abs=0.015)
+    # The shift is of the window before its side changes.
+    offset = (to_cxcywh(gt_box)[:, :2] - 0.5) * scale[:, None]
+    assert np.abs(offset).max() <= 64 / 255 + 0.01
+    np.testing.assert_allclose(offset.std(axis=0), 2 * 64 / 255 / np.sqrt(12), atol=0.015)
+    assert_boxes_fit(sampler.batch(1), tolerance=0.035)
+    # The template stays in the middle unless it is told to move.
+    still = draw(16, **{**STILL, "search_shift": 0.25})
+    moved = draw(16, **{**STILL, "template_shift": 0.1})
+    for template in still.template:
+        seen = locate_target(template)
+        np.testing.assert_allclose(seen[:2] + seen[2:] / 2, 0.5, atol=0.05)
+    centres = [seen[:2] + seen[2:] / 2 for seen in map(locate_target, moved.template)]
+    assert np.abs(np.array(centres) - 0.5).max() > 0.05
+
+
+def draw_all(dataset: Gallery, config: dict[str, Any], count: int) -> np.ndarray:
+    return PairSampler(dataset, GEOMETRY, count, 0, PairConfig(**config)).batch(0).gt_box
+
+
+def test_a_mirrored_search_crop_leaves_the_template_alone() -> None:
+    jitter = {**STILL, "centre_jitter": 2.0, "samples_per_pair": 1}
+    batch = draw(200, **{**jitter, "search_flip_probability": 0.5})
+    assert_boxes_fit(batch, tolerance=0.035)
+    turned = [locate(crop, 1)[0] < locate(crop, 0)[0] for crop in batch.search]
+    assert 70 < sum(turned) < 130
+    assert not any(locate(crop, 1)[0] < locate(crop, 0)[0] for crop in batch.template)
+
+
+def test_colours_and_blur_have_their_shares() -> None:
+    one = {**STILL, "samples_per_pair": 1}
+    coloured = draw(160, **{**one, "colour_probability": 0.5})
+    for crops in (coloured.template, coloured.search):
+        changed = [not (crop.reshape(3, -1).T == BLUE).all(axis=1).any() for crop in crops]
+        assert 55 < sum(changed) < 105
+    blurred = draw(200, **{**one, "blur_probability": 0.2})
+    sharp = draw(200, **one)
+
+    def steepest(crops: np.ndarray) -> np.ndarray:
+        return np.abs(np.diff(crops[:, 0].astype(int), axis=2)).max(axis=(1, 2))
+
+    limit = steepest(sharp.search).min()
+    assert 18 < (steepest(blurred.search) < limit).sum() < 63
+    assert not (steepest(blurred.template) < steepest(sharp.template).min()).any()
+
+
+def test_pysots_constants() -> None:
+    for config, colour, flip in ((SIAMRPNPP_PAIRS, 1.0, 0.0), (SIAMATTN_PAIRS, 0.5, 0.2)):
+        assert config.negative_probability == config.blur_probability == 0.2
+        assert (config.colour_probability, config.search_flip_probability) == (colour, flip)
+        assert (config.template_shift * 127, config.template_scale) == (4, 0.05)
+        assert (config.search_shift * 255, config.search_scale) == (64, 0.18)
+        first = PairSampler(make_dataset(), GEOMETRY, 8, 5, config)
+        again = PairSampler(make_dataset(), GEOMETRY, 8, 5, config, threads=3)
+        for a, b in zip(itertools.islice(first, 3), itertools.islice(again, 3), strict=True):
+            for name in ("template", "search", "gt_box", "negative", "other_box"):
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+def test_stills_are_pairs_of_themselves() -> None:
+    batch = PairSampler(
+        Gallery([Painted("still", np.array([[50, 40, 20, 20]]))]), GEOMETRY, 4, 0
+    ).batch(0)
+    assert (batch.gt_box[:, 2:] > 0).all()
+
+
+def test_a_test_split_is_not_trained_on() -> None:
+    dataset = make_dataset()
+    dataset.split = "test"
+    with pytest.raises(InvalidArgumentError, match=r"is a test split: .*train_on_test=True"):
+        PairSampler(dataset, GEOMETRY, 4, 0)
 
 
 def test_wrong_batch_sizes_are_refused() -> None:

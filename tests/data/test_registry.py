@@ -11,6 +11,7 @@ import pytest
 import slt_gym.data
 from slt_gym.data import SequenceDataset, list_datasets, open_dataset
 from slt_gym.data.registry import _TABLE
+from slt_gym.envs.registration import DATASETS
 from slt_gym.errors import DatasetNotFoundError, InvalidArgumentError
 
 
@@ -31,7 +32,7 @@ def test_the_listed_names():
 def test_every_name_opens_or_says_where_it_looked(name: str):
     if _TABLE[name].has_root:
         with pytest.raises(DatasetNotFoundError) as error:
-            open_dataset(name)
+            open_dataset(name, split="test" if _TABLE[name].test_only else "train")
         message = str(error.value)
         assert f"cannot find {name}: no root is given" in message
         assert f"$SLT_GYM_{name.upper()}" in message
@@ -58,15 +59,31 @@ def test_roots_from_the_environment(root: Path, monkeypatch):
 def test_an_unknown_name():
     with pytest.raises(InvalidArgumentError, match=r"unknown dataset 'lasott': .*mean 'lasot'"):
         open_dataset("lasott")
-    with pytest.raises(InvalidArgumentError, match="accepted are folder, got10k, lasot, synthetic"):
+    with pytest.raises(InvalidArgumentError, match="accepted are " + ", ".join(list_datasets())):
         open_dataset(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", list_datasets())
 def test_an_unknown_split(root: Path, name: str):
     given = root if _TABLE[name].has_root else None
-    with pytest.raises(InvalidArgumentError, match=r"unknown split .*'dev': accepted are .*train"):
+    accepted = "test$" if _TABLE[name].test_only else ".*train"
+    with pytest.raises(
+        InvalidArgumentError, match=rf"unknown split .*'dev': accepted are {accepted}"
+    ):
         open_dataset(name, given, split="dev")
+
+
+@pytest.mark.parametrize("name", [name for name, row in _TABLE.items() if row.test_only])
+def test_a_benchmark_for_testing_is_not_trained_on_by_accident(root: Path, name: str):
+    with pytest.raises(InvalidArgumentError) as error:
+        open_dataset(name, root)
+    for part in (f"{name} is a benchmark for testing", 'split="test"', "train_on_test=True"):
+        assert part in str(error.value)
+
+
+def test_environments_walk_the_benchmarks_for_testing():
+    for _, name, split in DATASETS:
+        assert split == ("test" if _TABLE[name].test_only else "train")
 
 
 def test_an_unknown_option(root: Path):

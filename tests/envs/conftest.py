@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from trees import MemoryDataset, MemorySequence, draw_boxes, write_folder, write_got10k, write_lasot
+from trees import MemoryDataset, MemorySequence, draw_boxes, write_folder
 
 import slt_gym.envs.arguments
+from slt_gym.data.samples import Source, write_sample
+from slt_gym.envs.registration import DATASETS, list_env_ids
 
 
 @pytest.fixture(scope="session")
@@ -17,21 +19,18 @@ def folder_root(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def env_kwargs(
-    tmp_path_factory: pytest.TempPathFactory, folder_root: str
-) -> dict[str, dict[str, object]]:
+def env_kwargs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
     """Arguments that make each registered id run here, fast."""
     small = {"geometry": "transt-tiny", "num_frames": 6}
-    make = tmp_path_factory.mktemp
-    return {
-        "SLTTrack-LaSOT-v0": {**small, "root": str(write_lasot(make("lasot")))},
-        "SLTTrack-GOT10k-v0": {**small, "root": str(write_got10k(make("got10k")))},
-        "SLTTrack-Folder-v0": {**small, "root": folder_root},
-        "SLTTrack-Synthetic-v0": {
-            **small,
-            "dataset_options": {"num_sequences": 4},
-        },
-    }
+    kwargs: dict[str, dict[str, object]] = {}
+    for env_id, (_, dataset, _) in zip(list_env_ids(), DATASETS, strict=True):
+        if dataset == "synthetic":
+            kwargs[env_id] = {**small, "dataset_options": {"num_sequences": 4}}
+        else:
+            root = tmp_path_factory.mktemp("roots") / dataset
+            write_sample(dataset, root, Source(2, 14, 96, 72, seed=0))
+            kwargs[env_id] = {**small, "root": str(root)}
+    return kwargs
 
 
 @pytest.fixture

@@ -396,9 +396,7 @@ def test_dataset_options_reach_the_dataset(memory: Memory, monkeypatch: pytest.M
     [
         ({"reward": "auk"}, r"unknown reward 'auk'.*auc, final_auc, overlap.*did you mean 'auc'"),
         ({"action": "delta"}, r"unknown action 'delta': accepted are box"),
-        ({"split": "dev"}, r"unknown split 'dev': accepted are test, train, val"),
         ({"geometry": "transtt"}, r"unknown geometry 'transtt'.*did you mean 'transt'"),
-        ({"augment": True}, r"unknown augment True: accepted are False"),
         ({"num_frames": 1}, r"'num_frames'.* is 1: accepted are whole numbers from 2 up"),
         ({"num_frames": 2.5}, r"'num_frames'.* is 2.5"),
         ({"num_frames": True}, r"'num_frames'.* is True"),
@@ -412,6 +410,11 @@ def test_refuses_wrong_arguments(memory: Memory, kwargs: dict, message: str) -> 
     memory()
     with pytest.raises(InvalidArgumentError, match=message):
         make_env(**kwargs)
+
+
+def test_refuses_a_split_that_the_dataset_does_not_have() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"synthetic.*'dev': accepted are test, train"):
+        gym.make("SLTTrack-Synthetic-v0", split="dev")
 
 
 def test_make_names_the_accepted_keywords() -> None:

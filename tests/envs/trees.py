@@ -1,4 +1,4 @@
-"""Small sequences on disk, in the datasets' own layouts, and in memory."""
+"""Small sequences on disk and in memory."""
 
 from __future__ import annotations
 
@@ -40,36 +40,6 @@ def write_folder(root: Path, count: int = 3) -> Path:
         boxes = draw_boxes(i)
         _write_frames(folder / "img", boxes, "{:04d}.png")
         np.savetxt(folder / "groundtruth_rect.txt", boxes, fmt="%.2f", delimiter=",")
-    return root
-
-
-def write_lasot(root: Path) -> Path:
-    """Write two training sequences and a test sequence in LaSOT's layout."""
-    names = ["cat-1", "cat-2", "dog-1"]
-    for i, name in enumerate(names):
-        folder = root / name.split("-")[0] / name
-        boxes = draw_boxes(i)
-        _write_frames(folder / "img", boxes, "{:08d}.jpg")
-        np.savetxt(folder / "groundtruth.txt", boxes, fmt="%.2f", delimiter=",")
-        for flags in ("full_occlusion.txt", "out_of_view.txt"):
-            (folder / flags).write_text(",".join(["0"] * len(boxes)))
-    (root / "training_set.txt").write_text("cat-1\ncat-2\n")
-    (root / "testing_set.txt").write_text("dog-1\n")
-    return root
-
-
-def write_got10k(root: Path) -> Path:
-    """Write two training sequences in GOT-10k's layout."""
-    names = [f"GOT-10k_Train_{i:06d}" for i in (1, 2)]
-    for i, name in enumerate(names):
-        folder = root / "train" / name
-        boxes = draw_boxes(i)
-        _write_frames(folder, boxes, "{:08d}.jpg")
-        np.savetxt(folder / "groundtruth.txt", boxes, fmt="%.4f", delimiter=",")
-        np.savetxt(folder / "absence.label", np.zeros(len(boxes)), fmt="%d")
-        np.savetxt(folder / "cut_by_image.label", np.zeros(len(boxes)), fmt="%d")
-        np.savetxt(folder / "cover.label", np.full(len(boxes), 8), fmt="%d")
-    (root / "train" / "list.txt").write_text("\n".join(names) + "\n")
     return root
 
 
