@@ -19,8 +19,15 @@ PROGRAM = "slt-gym"
 # A new command is one file, with Arguments and execute, and one row. The text stands in
 # ``slt-gym --help``, which must not wait for PyTorch.
 COMMANDS = {
+    "data": "Check a downloaded dataset, and report what is missing, damaged or wrong.",
+    "evaluate": "Run a tracker over a dataset, and report under the benchmark's own rule.",
+    "export": "Make a submission for the server of GOT-10k or TrackingNet.",
+    "pack": "Copy a dataset into a few large files that open as it does, or verify them.",
     "pretrain": "Train a tracker on single pairs of frames (frame-level training).",
+    "report": "Compare trackers' result files on a dataset: a page, tables, plots and clips.",
+    "sample-data": "Write a small dataset of synthetic video in the layout of a real one.",
     "track": "Follow one target through a video file or a folder of frames.",
+    "trax": "Serve a tracker over TraX, so that the official vot-toolkit runs it.",
 }
 
 
@@ -42,7 +49,7 @@ def _dispatch(words: list[str]) -> None:
     if words == ["--version"]:
         print(f"{PROGRAM} {__version__}")
     elif words and words[0] in COMMANDS:
-        module: Any = import_module(f"slt_gym.cli.{words[0]}")
+        module: Any = import_module(f"slt_gym.cli.{words[0].replace('-', '_')}")
         arguments = tyro.cli(
             module.Arguments,
             prog=f"{PROGRAM} {words[0]}",
