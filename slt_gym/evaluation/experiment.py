@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import get_device, set_random_seed
 from slt_gym.agents import SLT, TrackerPolicy, pretrain, save_weights
 from slt_gym.agents.pretraining import PretrainingConfig
 from slt_gym.agents.registry import get_tracker_entry
-from slt_gym.data import Sequence, open_dataset
+from slt_gym.data import Sequence, SequenceDataset, open_dataset
 from slt_gym.envs import draw_overlay
 from slt_gym.errors import InvalidArgumentError, unknown
 from slt_gym.evaluation.files import write_json
@@ -39,13 +39,15 @@ class Experiment:
 
     Attributes:
         tracker: The tracker's name.
-        weights: Of the base, as :func:`slt_gym.create_tracker` takes them; None is random.
+        weights: Of the base, as :func:`slt_gym.create_tracker` takes them; None is random, and
+            trained by ``base`` where that is given.
         env_id: The environment.
         env_kwargs: Its arguments in training and test.
         train_kwargs: Its further arguments in training.
         test_kwargs: Its further arguments in the test; ``split`` among them.
         updates: SLT's iterations.
         slt: SLT's arguments.
+        base: Frame-level training of a base that has no weights; None leaves it random.
         control: Frame-level training of the control, for as long as SLT took.
         rows: Which rows to make, of ``base``, ``control``, ``on_policy_regression``, ``slt``.
         parallel: Sequences tested side by side.
@@ -62,6 +64,7 @@ class Experiment:
     test_kwargs: dict[str, Any] = field(default_factory=dict)
     updates: int = 100
     slt: dict[str, Any] = field(default_factory=dict)
+    base: PretrainingConfig | None = None
     control: PretrainingConfig = field(default_factory=PretrainingConfig)
     rows: tuple[str, ...] = ROWS
     parallel: int = 16
@@ -117,6 +120,9 @@ def run_experiment(
         raise InvalidArgumentError("row 'control' trains for as long as row 'slt' did: make both")
     base = _make_policy(experiment)  # everything that can be wrong shows here, before any output
     write_json(folder / "config.json", {**asdict(experiment), **describe_machine(str(base.device))})
+    if experiment.weights is None and experiment.base is not None:
+        say(f"base: {experiment.base.steps} steps of frame-level training")
+        experiment = _train_base(experiment, base, folder, progress_bar)
     trained = {"base": TrainedRow(base)}
     if "slt" in experiment.rows:
         say(f"SLT: {experiment.updates} updates")
@@ -245,17 +251,42 @@ def _train_slt(experiment: Experiment, log: Path, progress_bar: bool, **changes:
     return TrainedRow(model.policy, seconds, model._n_updates, recorder.curve)
 
 
+def _train_base(
+    experiment: Experiment, policy: TrackerPolicy, folder: Path, progress_bar: bool
+) -> Experiment:
+    """Train a random network frame by frame; return the experiment that starts from its weights."""
+    assert experiment.base is not None
+    config = replace(experiment.base, seed=experiment.seed)
+    _pretrain(experiment, policy, config, folder / "tensorboard" / "base", progress_bar)
+    weights = save_weights(
+        policy.network,
+        folder / "weights" / "base",
+        experiment.tracker,
+        policy.overrides,
+        experiment.command,
+    )
+    return replace(experiment, weights=str(weights))
+
+
 def _train_control(
     experiment: Experiment, log: Path, seconds: float, progress_bar: bool
 ) -> TrainedRow:
     policy = _make_policy(experiment)
-    env_kwargs = {**experiment.env_kwargs, **experiment.train_kwargs}
-    dataset = open_dataset(
-        _dataset_name(experiment),
-        env_kwargs.get("root"),
-        env_kwargs.get("split", "train"),
-        **env_kwargs.get("dataset_options", {}),
-    )
+    config = replace(experiment.control, seconds=seconds, seed=experiment.seed)
+    started = time.perf_counter()
+    steps = _pretrain(experiment, policy, config, log, progress_bar)
+    return TrainedRow(policy, time.perf_counter() - started, steps)
+
+
+def _pretrain(
+    experiment: Experiment,
+    policy: TrackerPolicy,
+    config: PretrainingConfig,
+    log: Path,
+    progress_bar: bool,
+) -> int:
+    """Train a policy's network frame by frame on the training data; return the steps it took."""
+    dataset = _open({**experiment.env_kwargs, **experiment.train_kwargs}, experiment, "train")
     logger = configure(str(log), ["tensorboard", "csv"])
     steps = 0
 
@@ -267,23 +298,26 @@ def _train_control(
                 logger.record(f"train/{name}", value)
             logger.dump(step)
 
-    started = time.perf_counter()
     pretrain(
         policy.network,
         dataset,
         get_tracker_entry(experiment.tracker).geometry,
-        replace(experiment.control, seconds=seconds, seed=experiment.seed),
+        config,
         device=str(policy.device),
         progress_bar=progress_bar,
         log=record,
         log_interval=1,
     )
     logger.close()
-    return TrainedRow(policy, time.perf_counter() - started, steps)
+    return steps
 
 
-def _dataset_name(experiment: Experiment) -> str:
-    return gym.spec(experiment.env_id.removeprefix("slt_gym:")).kwargs["dataset"]
+def _open(kwargs: Mapping[str, Any], experiment: Experiment, split: str) -> SequenceDataset:
+    """Open the dataset of an environment with these arguments."""
+    spec = gym.spec(experiment.env_id.removeprefix("slt_gym:"))
+    kwargs = {**spec.kwargs, "split": split, **kwargs}
+    options = kwargs.get("dataset_options") or {}
+    return open_dataset(kwargs["dataset"], kwargs.get("root"), kwargs["split"], **options)
 
 
 class _CurveRecorder(BaseCallback):
@@ -324,12 +358,7 @@ def _draw(
     gain = {name: scores["slt"] - scores["base"] for name, scores in report["per_sequence"].items()}
     name = max(gain, key=gain.__getitem__)
     kwargs = {**experiment.env_kwargs, **experiment.test_kwargs}
-    sequence = open_dataset(
-        _dataset_name(experiment),
-        kwargs.get("root"),
-        kwargs["split"],
-        **kwargs.get("dataset_options", {}),
-    ).get(name)
+    sequence = _open(kwargs, experiment, "test").get(name)
     tracks = {row: results[row][name] for row in ("base", "slt")}
     write_video(folder / "videos" / "base_vs_slt.mp4", _compare(sequence, tracks))
     report["video"] = {

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from slt_gym.agents import create_tracker
+from slt_gym.cli.job import Config, make_experiment
 from slt_gym.errors import InvalidArgumentError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "train_slt_transt.py"
@@ -37,26 +38,36 @@ def start(*arguments, cwd):
 
 
 def test_paper_recipe_has_the_papers_constants(example):
-    config = example.Config(dataset="lasot", root="somewhere", weights="transt.pth")
-    experiment = example.make_experiment(config)
+    config = Config(dataset="lasot", root="somewhere", weights="transt.pth")
+    experiment = make_experiment(example.RECIPE, config)
     assert experiment.tracker == "transt" and experiment.env_id == "SLTTrack-LaSOT-v0"
     assert experiment.updates == 15_000 and experiment.slt["n_clips"] == 8
     assert experiment.train_kwargs["num_frames"] == 24
     rate = experiment.slt["learning_rate"]
     assert rate(1.0) == 1e-5 and rate(0.18) == 1e-5 and rate(0.16) == pytest.approx(1e-6)
-    assert experiment.test_kwargs == {"split": "test", "num_frames": None}
+    assert experiment.test_kwargs == {"root": "somewhere", "split": "test", "num_frames": None}
+
+
+def test_a_mixture_is_tested_on_its_first_part(example):
+    config = Config(dataset="GOT-10k+lasot", root="all", weights="transt.pth")
+    experiment = make_experiment(example.RECIPE, config)
+    assert experiment.env_id == "SLTTrack-GOT10k-v0"
+    assert experiment.train_kwargs["dataset"] == "got10k+lasot"
+    assert experiment.train_kwargs["root"] == "all"
+    assert experiment.test_kwargs["split"] == "val"
+    assert Path(experiment.test_kwargs["root"]) == Path("all/got10k")
 
 
 def test_command_line_changes_the_recipe(example):
-    config = example.Config(dataset="folder", root="x", steps=2, clips=3, frames=5, seed=7)
-    experiment = example.make_experiment(config)
+    config = Config(dataset="folder", root="x", steps=2, clips=3, frames=5, seed=7)
+    experiment = make_experiment(example.RECIPE, config)
     assert experiment.updates == 2 and experiment.seed == 7
     assert experiment.slt["n_clips"] == 3 and experiment.train_kwargs["num_frames"] == 5
 
 
 def test_published_recipe_needs_weights(example):
     with pytest.raises(InvalidArgumentError, match="--weights"):
-        example.make_experiment(example.Config(dataset="lasot", root="x"))
+        make_experiment(example.RECIPE, Config(dataset="lasot", root="x"))
 
 
 @pytest.mark.slow
