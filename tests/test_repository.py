@@ -23,14 +23,17 @@ PACKAGE = REPOSITORY / "slt_gym"
 API = {
     "slt_gym": ["__version__", "create_tracker", "list_trackers"],
     "slt_gym.data": [
+        "AugmentationConfig",
         "Clip",
         "ImageSequence",
         "Sequence",
         "SequenceDataset",
+        "augment_clip",
         "draw_clip",
         "list_datasets",
         "open_dataset",
         "sample_clip",
+        "sample_clip_pysot",
         "sample_pair",
         "whole_clip",
     ],
@@ -42,12 +45,17 @@ API = {
         "draw_overlay",
         "make_sb3_env",
     ],
+    "slt_gym.cuda_ops": ["deform_conv2d", "deform_roi_pool", "depthwise_xcorr", "prroi_pool"],
     "slt_gym.agents": [
         "SLT",
         "Proposals",
+        "ReferenceReplayBuffer",
+        "SiamAttnPolicy",
+        "SiamRPNppPolicy",
         "Tracker",
         "TrackerNetwork",
         "TrackerPolicy",
+        "TrDiMPPolicy",
         "TransTPolicy",
         "create_tracker",
         "list_trackers",
@@ -56,6 +64,7 @@ API = {
         "register_tracker",
         "save_weights",
     ],
+    "slt_gym.evaluation": ["load_results", "score"],
 }
 
 # The rooms that each room may import from, besides itself and the package's lone modules. The

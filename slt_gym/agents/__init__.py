@@ -1,17 +1,32 @@
 """Trackers as policies, and the algorithms that train them (PyTorch and Stable-Baselines3)."""
 
-import slt_gym.agents.transt  # noqa: F401  (registers its trackers)
+import slt_gym.agents.siamattn
+import slt_gym.agents.siamrpnpp
+import slt_gym.agents.transt
+import slt_gym.agents.trdimp  # noqa: F401  (registers its trackers)
+from slt_gym.agents.creation import create_tracker, list_trackers
 from slt_gym.agents.network import Proposals, TrackerNetwork
-from slt_gym.agents.policy import TrackerPolicy, TransTPolicy
+from slt_gym.agents.policy import (
+    SiamAttnPolicy,
+    SiamRPNppPolicy,
+    TrackerPolicy,
+    TransTPolicy,
+    TrDiMPPolicy,
+)
 from slt_gym.agents.pretraining import pretrain
-from slt_gym.agents.registry import list_trackers, register_tracker
+from slt_gym.agents.registry import register_tracker
+from slt_gym.agents.replay import ReferenceReplayBuffer
 from slt_gym.agents.slt import SLT
-from slt_gym.agents.tracker import Tracker, create_tracker
+from slt_gym.agents.tracker import Tracker
 from slt_gym.agents.weights import load_weights, save_weights
 
 __all__ = [
     "SLT",
     "Proposals",
+    "ReferenceReplayBuffer",
+    "SiamAttnPolicy",
+    "SiamRPNppPolicy",
+    "TrDiMPPolicy",
     "Tracker",
     "TrackerNetwork",
     "TrackerPolicy",

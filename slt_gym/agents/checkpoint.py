@@ -69,12 +69,20 @@ _SAFE_PICKLE = SimpleNamespace(
 )
 
 
+def _rename(key: str) -> str:
+    """Strip what data-parallel training puts before a key; follow SiamAttn's renamed head."""
+    key = key.removeprefix("module.")
+    head, dot, rest = key.partition(".")
+    return f"refine_head.{rest}" if head == "bbox_head" and dot else key
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read the network's tensors of a published checkpoint, on the CPU.
 
     Accepted are the files of the PyTracking family (``net``), of the PySOT family
-    (``state_dict``, or the bare dict), with or without the prefix ``module.``, in PyTorch's zip
-    and in its legacy format. Only tensors, containers and numbers are rebuilt.
+    (``state_dict``, or the bare dict; SiamAttn's with ``bbox_head`` or ``refine_head``), with or
+    without the prefix ``module.``, in PyTorch's zip and in its legacy format. Only tensors,
+    containers and numbers are rebuilt.
 
     Raises:
         CheckpointError: The file is missing, is no checkpoint, or names anything else.
@@ -110,9 +118,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             "bare or under 'net' or 'state_dict'"
         )
     tensors = {
-        k.removeprefix("module."): v
-        for k, v in content.items()
-        if isinstance(k, str) and isinstance(v, Tensor)
+        _rename(k): v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)
     }
     if not tensors:
         raise CheckpointError(

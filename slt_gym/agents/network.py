@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from slt_gym.agents.features import Features
+from slt_gym.data.pairs import PairConfig
 
 # ImageNet's statistics, of RGB in [0, 1].
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class SLTDefaults:
+    """What sequence-level training of a tracker takes where its user says nothing.
+
+    Attributes:
+        learning_rate: Or a schedule of the remaining progress, 1 to 0.
+        max_grad_norm: L2 norm that the gradient is clipped to.
+        optimizer_class: The optimizer.
+        optimizer_kwargs: Its arguments besides parameters and learning rate.
+        average_micro_batches: Weight a micro-batch's losses by its share of the frames; otherwise
+            the gradients of the micro-batches, each normalised by itself, are summed.
+    """
+
+    learning_rate: float | Callable[[float], float] = 1e-5  # SLT-TransT
+    max_grad_norm: float = 100.0  # SLT-TransT
+    optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW  # SLT-TransT
+    optimizer_kwargs: Mapping[str, Any] = field(default_factory=lambda: {"weight_decay": 1e-4})
+    average_micro_batches: bool = False
 
 
 @dataclass
@@ -40,25 +64,32 @@ class TrackerNetwork(nn.Module, ABC):
     Attributes:
         slt_weights: The published weights of sequence-level training: ``policy`` for the policy
             term, and one for each of :meth:`losses` that takes part.
+        slt_defaults: The published settings of sequence-level training.
         pretraining_weights: The published weights of :meth:`losses` in frame-level training.
+        pretraining_pairs: How frame-level training draws its pairs, as published.
     """
 
     slt_weights: ClassVar[Mapping[str, float]] = {"policy": 1.0}
+    slt_defaults: ClassVar[SLTDefaults] = SLTDefaults()
     pretraining_weights: ClassVar[Mapping[str, float]] = {}
+    pretraining_pairs: ClassVar[PairConfig] = PairConfig()
 
     @abstractmethod
-    def encode(self, template: Tensor) -> Tensor:
+    def encode(self, template: Tensor) -> Features:
         """Compute what is needed of a template, once per clip.
+
+        A network whose geometry has ``shows_template_box`` also takes ``template_box``, the
+        targets' boxes in the templates, shape ``(B, 4)``, ``(x, y, w, h)`` in crop units.
 
         Args:
             template: Shape ``(B, 3, Z, Z)``.
 
         Returns:
-            Features with the batch as their first axis.
+            A tensor, or a dict of tensors, with the batch as first axis.
         """
 
     @abstractmethod
-    def propose(self, features: Tensor, search: Tensor) -> Proposals:
+    def propose(self, features: Features, search: Tensor) -> Proposals:
         """Propose boxes in the search crops ``(B, 3, S, S)`` for the encoded templates."""
 
     @abstractmethod
@@ -74,6 +105,25 @@ class TrackerNetwork(nn.Module, ABC):
             Scalars by name.
         """
 
+    def training_losses(
+        self,
+        proposals: Proposals,
+        gt_box: Tensor,
+        rng: np.random.Generator,
+        other_box: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute :meth:`losses` in training; trackers that need more for them override it.
+
+        Args:
+            proposals: Of ``B`` crops.
+            gt_box: Shape ``(B, 4)``, as for :meth:`losses`.
+            rng: The source of what is drawn.
+            other_box: Of negative pairs, whose ``gt_box`` is zero: the box of the other target
+                that the crop shows, likewise; zeros in the other rows. None without such pairs.
+        """
+        del rng, other_box
+        return self.losses(proposals, gt_box)
+
     def action_logits(self, proposals: Proposals, box: Tensor) -> Tensor:
         """Compute the policy's logits ``(B, N)``: the scores after the tracker's test-time prior.
 
@@ -83,6 +133,10 @@ class TrackerNetwork(nn.Module, ABC):
         """
         del box
         return proposals.scores
+
+    def set_seed(self, seed: int) -> None:
+        """Start the network's own draws anew, for networks that draw at random."""
+        del seed
 
     def resolve(self, proposals: Proposals, index: Tensor, box: Tensor) -> Tensor:
         """Turn chosen proposals into the estimates, by the tracker's test-time rule.
@@ -109,8 +163,11 @@ class TrackerNetwork(nn.Module, ABC):
 
 def normalise(crops: Tensor) -> Tensor:
     """Normalise RGB uint8 crops ``(B, 3, S, S)`` by ImageNet's statistics; pass floats through."""
-    if crops.is_floating_point():
-        return crops
+    return crops if crops.is_floating_point() else normalise_levels(crops)
+
+
+def normalise_levels(crops: Tensor) -> Tensor:
+    """Normalise RGB crops ``(B, 3, S, S)`` of any type, in [0, 255], by ImageNet's statistics."""
     mean = torch.tensor(IMAGE_MEAN, device=crops.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGE_STD, device=crops.device).view(1, 3, 1, 1)
     return (crops.float() / 255 - mean) / std

@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
 from slt_gym.agents.distribution import ProposalDistribution
+from slt_gym.agents.features import Features, count_rows, replace_rows
 from slt_gym.agents.network import Proposals
 from slt_gym.agents.registry import get_tracker_entry
 from slt_gym.agents.weights import load_weights, stored_overrides
@@ -29,7 +30,7 @@ class PolicyState:
         features: The encoded templates, first axis ``n``.
     """
 
-    features: Tensor
+    features: Features
 
 
 class TrackerPolicy(BasePolicy):
@@ -46,8 +47,9 @@ class TrackerPolicy(BasePolicy):
         tracker: The tracker's name, see :func:`slt_gym.list_trackers`.
         weights: A folder or a checkpoint's file, ``"pretrained"``, or None for random weights.
         seed: Of the generator that samples actions.
-        optimizer_class: The optimizer.
-        optimizer_kwargs: Its arguments besides parameters and learning rate.
+        optimizer_class: The optimizer; None takes the tracker's published one.
+        optimizer_kwargs: Its arguments besides parameters and learning rate; None takes the
+            published ones, or none with an ``optimizer_class`` of one's own.
         **overrides: Fields of the tracker's configuration; they go before those stored with
             ``weights``.
     """
@@ -62,19 +64,11 @@ class TrackerPolicy(BasePolicy):
         tracker: str | None = None,
         weights: str | None = None,
         seed: int = 0,
-        optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
+        optimizer_class: type[torch.optim.Optimizer] | None = None,
         optimizer_kwargs: dict[str, Any] | None = None,
         **overrides: Any,
     ) -> None:
-        if optimizer_kwargs is None:
-            optimizer_kwargs = {"weight_decay": 1e-4}  # SLT-TransT
-        super().__init__(
-            observation_space,
-            action_space,
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
-            normalize_images=False,
-        )
+        super().__init__(observation_space, action_space, normalize_images=False)
         self.tracker = tracker or self.default_tracker
         self.overrides = {**stored_overrides(weights, self.tracker), **overrides}
         entry = get_tracker_entry(self.tracker)
@@ -83,14 +77,20 @@ class TrackerPolicy(BasePolicy):
         self.network = entry.build(**self.overrides)
         if weights is not None:
             load_weights(self.network, weights, self.tracker)
+        defaults = self.network.slt_defaults
+        if optimizer_kwargs is None:
+            optimizer_kwargs = {} if optimizer_class else dict(defaults.optimizer_kwargs)
+        self.optimizer_class = optimizer_class or defaults.optimizer_class
+        self.optimizer_kwargs = optimizer_kwargs
         self.seed = seed
         self._generator: torch.Generator | None = None
+        self.network.set_seed(seed)
         self.set_training_mode(False)
         if lr_schedule is not None:
             groups = self.network.parameter_groups()
             for group in groups:
                 group["lr"] = lr_schedule(1) * group["lr_scale"]
-            self.optimizer = optimizer_class(groups, **optimizer_kwargs)
+            self.optimizer = self.optimizer_class(groups, **optimizer_kwargs)
 
     def _check_spaces(self, template: int, search: int) -> None:
         space = self.observation_space
@@ -124,13 +124,24 @@ class TrackerPolicy(BasePolicy):
         """Start the sampled actions anew from ``seed``."""
         self.seed = seed
         self._generator = None
+        self.network.set_seed(seed)
 
-    def encode(self, template: NDArray[np.uint8] | Tensor) -> Tensor:
-        """Encode templates ``(B, 3, Z, Z)`` into features with the batch as first axis."""
-        return self.network.encode(torch.as_tensor(template, device=self.device))
+    def encode(
+        self,
+        template: NDArray[np.uint8] | Tensor,
+        template_box: NDArray[np.float32] | Tensor | None = None,
+    ) -> Features:
+        """Encode templates into features with the batch as first axis.
+
+        Args:
+            template: Shape ``(B, 3, Z, Z)``.
+            template_box: Shape ``(B, 4)``, from observations that have it.
+        """
+        given = [template] if template_box is None else [template, template_box]
+        return self.network.encode(*(torch.as_tensor(part, device=self.device) for part in given))
 
     def propose(
-        self, features: Tensor, search: NDArray[np.uint8] | Tensor, box: NDArray | Tensor
+        self, features: Features, search: NDArray[np.uint8] | Tensor, box: NDArray | Tensor
     ) -> tuple[Proposals, ProposalDistribution]:
         """Compute the proposals of ``B`` search crops and the distribution over them.
 
@@ -145,7 +156,10 @@ class TrackerPolicy(BasePolicy):
 
     @torch.no_grad()
     def act(
-        self, features: Tensor, observation: dict[str, Any], greedy: NDArray[np.bool_] | bool = True
+        self,
+        features: Features,
+        observation: dict[str, Any],
+        greedy: NDArray[np.bool_] | bool = True,
     ) -> tuple[NDArray[np.float32], Tensor, ProposalDistribution]:
         """Choose boxes for ``B`` tracks.
 
@@ -167,10 +181,14 @@ class TrackerPolicy(BasePolicy):
         actions = box_to_action(self.network.resolve(proposals, index, box).cpu().numpy())
         return actions, index, distribution
 
+    def _encode_observed(self, observation: dict[str, Any]) -> Features:
+        shown = [observation[key] for key in ("template", "template_box") if key in observation]
+        return self.encode(*shown)
+
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         observation = dict(observation)
         with torch.no_grad():
-            features = self.encode(observation["template"])
+            features = self._encode_observed(observation)
         return torch.from_numpy(self.act(features, observation, deterministic)[0])
 
     def predict(  # type: ignore[override]
@@ -197,15 +215,14 @@ class TrackerPolicy(BasePolicy):
             observation = {key: value[None] for key, value in observation.items()}
         count = len(observation["box"])
         with torch.no_grad():
-            if state is None or len(state.features) != count:
-                state = PolicyState(self.encode(observation["template"]))
+            if state is None or count_rows(state.features) != count:
+                state = PolicyState(self._encode_observed(observation))
             elif episode_start is not None and np.any(episode_start):
                 new = np.flatnonzero(episode_start)
-                features = state.features.clone()
-                features[torch.as_tensor(new, device=features.device)] = self.encode(
-                    observation["template"][new]
-                )
-                state = PolicyState(features)
+                started = {key: value[new] for key, value in observation.items()}
+                rows = torch.as_tensor(new, device=self.device)
+                encoded = self._encode_observed(started)
+                state = PolicyState(replace_rows(state.features, rows, encoded))
         actions = self.act(state.features, observation, deterministic)[0]
         return (actions[0] if single else actions), state
 
@@ -226,3 +243,21 @@ class TransTPolicy(TrackerPolicy):
     """TransT as a policy: 1024 proposals, window 0.49, temperature 4 (SLT-TransT)."""
 
     default_tracker = "transt"
+
+
+class SiamRPNppPolicy(TrackerPolicy):
+    """SiamRPN++ as a policy: 3125 anchors, window 0.42, temperature 8 (SLT-SiamRPN++)."""
+
+    default_tracker = "siamrpnpp"
+
+
+class SiamAttnPolicy(TrackerPolicy):
+    """SiamAttn as a policy: 3125 anchors, window 0.25, temperature 8 (SLT-SiamAttn)."""
+
+    default_tracker = "siamattn"
+
+
+class TrDiMPPolicy(TrackerPolicy):
+    """TrDiMP as a policy: 529 cells, scores from -7 to 7, boxes refined by the IoU-Net (SLT)."""
+
+    default_tracker = "trdimp"

@@ -6,8 +6,9 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -38,7 +39,7 @@ class PretrainingConfig:
             tracker does and as sequence-level training does. Otherwise with each batch's own, as
             published.
         seed: Of the pairs; the initial weights are the network's own.
-        pairs: How pairs are drawn and disturbed.
+        pairs: How pairs are drawn and disturbed; None takes the network's published way.
         threads: Threads that decode and crop.
     """
 
@@ -52,7 +53,7 @@ class PretrainingConfig:
     max_grad_norm: float = 0.1  # TransT
     freeze_batch_norm: bool = False
     seed: int = 0
-    pairs: PairConfig = field(default_factory=PairConfig)
+    pairs: PairConfig | None = None
     threads: int = 2
 
     def rate(self, step: float) -> float:
@@ -106,8 +107,14 @@ def pretrain(
                 module.eval()
     optimizer = torch.optim.AdamW(network.parameter_groups(), weight_decay=config.weight_decay)
     sampler = PairSampler(
-        dataset, geometry, config.batch_size, config.seed, config.pairs, config.threads
+        dataset,
+        geometry,
+        config.batch_size,
+        config.seed,
+        config.pairs or network.pretraining_pairs,
+        config.threads,
     )
+    rng = np.random.default_rng(config.seed)
     sums: dict[str, float] = {}
     started = time.perf_counter()
     # Closing the generator stops its threads, also when a step fails.
@@ -116,7 +123,7 @@ def pretrain(
             rate = config.rate(position)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["lr_scale"]
-            losses = _losses(network, next(batches), device)
+            losses = _losses(network, next(batches), rng, device, geometry.shows_template_box)
             total = sum(
                 (weights[name] * losses[name] for name in weights), torch.zeros((), device=device)
             )
@@ -151,7 +158,17 @@ def _schedule(config: PretrainingConfig, progress_bar: bool) -> Iterator[tuple[i
             bar.update()
 
 
-def _losses(network: TrackerNetwork, batch: PairBatch, device: str) -> dict[str, Tensor]:
-    features = network.encode(torch.from_numpy(batch.template).to(device))
+def _losses(
+    network: TrackerNetwork,
+    batch: PairBatch,
+    rng: np.random.Generator,
+    device: str,
+    with_template_box: bool,
+) -> dict[str, Tensor]:
+    given = [batch.template, *([batch.template_box] if with_template_box else [])]
+    features = network.encode(*(torch.from_numpy(part).to(device) for part in given))
     proposals = network.propose(features, torch.from_numpy(batch.search).to(device))
-    return network.losses(proposals, torch.from_numpy(batch.gt_box).to(device))
+    gt_box, other_box = (
+        torch.from_numpy(box).to(device) for box in (batch.gt_box, batch.other_box)
+    )
+    return network.training_losses(proposals, gt_box, rng, other_box)

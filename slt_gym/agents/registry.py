@@ -25,11 +25,13 @@ class TrackerEntry:
         name: What :func:`slt_gym.create_tracker` and an environment's ``geometry`` take.
         build: Makes the network; takes the overridden fields of its configuration.
         pretrained: A folder of weights that ships with the package, where there is one.
+        tracker: The class that tracks with it, where it is not ``ProposalTracker`` itself.
     """
 
     name: str
     build: Builder
     pretrained: Path | None = None
+    tracker: type[Any] | None = None
 
     @property
     def geometry(self) -> Geometry:
@@ -41,7 +43,10 @@ _TRACKERS: dict[str, TrackerEntry] = {}
 
 
 def register_tracker(
-    name: str, geometry: Geometry | None = None, pretrained: Path | None = None
+    name: str,
+    geometry: Geometry | None = None,
+    pretrained: Path | None = None,
+    tracker: type[Any] | None = None,
 ) -> Callable[[B], B]:
     """Register a network's class or builder as a tracker, as a decorator.
 
@@ -49,6 +54,8 @@ def register_tracker(
         name: The tracker's name.
         geometry: Its windows; None where ``name`` is registered as a geometry already.
         pretrained: A folder of weights, for ``weights="pretrained"``.
+        tracker: Makes a tracker of name, network, geometry and device, as ``ProposalTracker``
+            does, for a network that tracks in its own way.
 
     Example:
         >>> @register_tracker("mine", geometry=TransTGeometry(search_size=192))
@@ -58,7 +65,7 @@ def register_tracker(
     def decorate(build: B) -> B:
         if geometry is not None:
             register_geometry(name, geometry)
-        _TRACKERS[name] = TrackerEntry(name, build, pretrained)
+        _TRACKERS[name] = TrackerEntry(name, build, pretrained, tracker)
         return build
 
     return decorate
@@ -76,8 +83,8 @@ def get_tracker_entry(name: str) -> TrackerEntry:
         raise unknown("tracker", name, _TRACKERS) from None
 
 
-def list_trackers() -> list[str]:
-    """Return the names that :func:`slt_gym.create_tracker` accepts, sorted."""
+def list_networks() -> list[str]:
+    """Return the names of the registered networks, sorted; baselines have none."""
     return sorted(_TRACKERS)
 
 

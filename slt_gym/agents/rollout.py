@@ -27,6 +27,8 @@ class ClipRollout:
         alive: Booleans, shape ``(T, C, S)``, the frames before a track's end.
         rewards: Float64, shape ``(T, C, S)``, zero after the end.
         greedy_rewards: Float64, shape ``(T, C)``; None without a greedy track.
+        template_box: Float32, shape ``(C, 4)``, the target in the template, crop units; None where
+            the observations do not hold it.
     """
 
     template: Array
@@ -37,6 +39,7 @@ class ClipRollout:
     alive: Array
     rewards: Array
     greedy_rewards: Array | None = None
+    template_box: Array | None = None
 
 
 def greedy_baseline(returns: Array, greedy: Array | None) -> Array:

@@ -39,3 +39,18 @@ class StepSchedule:
     def __call__(self, progress_remaining: float) -> float:
         """Return the learning rate."""
         return self.start * (self.factor if 1 - progress_remaining >= self.at else 1.0)
+
+
+@dataclass(frozen=True)
+class ExponentialSchedule:
+    """From ``start`` to ``end`` in equal ratios, one step in each of ``epochs`` parts."""
+
+    start: float
+    end: float
+    epochs: int
+
+    def __call__(self, progress_remaining: float) -> float:
+        """Return the learning rate."""
+        done = (1 - progress_remaining) * self.epochs + 1e-9  # an epoch's start is in the epoch
+        epoch = min(int(done), self.epochs - 1)
+        return self.start * (self.end / self.start) ** (epoch / (self.epochs - 1))

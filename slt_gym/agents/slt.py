@@ -17,7 +17,14 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from slt_gym.agents.policy import TrackerPolicy, TransTPolicy
+from slt_gym.agents.features import map_features
+from slt_gym.agents.policy import (
+    SiamAttnPolicy,
+    SiamRPNppPolicy,
+    TrackerPolicy,
+    TransTPolicy,
+    TrDiMPPolicy,
+)
 from slt_gym.agents.rollout import ClipRollout, advantages, check_baseline
 from slt_gym.envs import make_sb3_env
 from slt_gym.envs.stopwatch import Stopwatch
@@ -43,8 +50,9 @@ class SLT(BaseAlgorithm):
         env: An environment's id, from which the vector environment is built, or a ``VecEnv`` of
             :func:`slt_gym.envs.make_sb3_env` with ``n_clips * (tracks per clip)`` tracks, those of
             a clip side by side (``tracks_per_clip=…``), the greedy one first.
-        learning_rate: Or a schedule of the remaining progress, 1 to 0.
-        n_clips: Clips in an iteration.
+        learning_rate: Or a schedule of the remaining progress, 1 to 0; None takes the tracker's
+            published one.
+        n_clips: Clips in an iteration; published are 8, and 12 for SiamAttn.
         n_samples: Sampled tracks of each clip.
         baseline: ``"greedy"``: the greedy track's return; ``"leave_one_out"``: the mean return of
             the clip's other sampled tracks (no greedy track runs then).
@@ -52,11 +60,13 @@ class SLT(BaseAlgorithm):
         policy_weight: w; None takes the tracker's published weight. 0 leaves the tracker's own
             losses alone, on the crops that it meets itself.
         loss_weights: The w_k by name; None takes the tracker's published ones.
-        micro_batch: Clips in one backward pass. The gradient is the sum over the passes, each
-            normalised by itself, as published.
+        micro_batch: Clips in one backward pass. As published, the gradient is the sum over the
+            passes, each normalised by itself, for TransT, and their mean, weighted by their
+            frames, for SiamRPN++ and SiamAttn.
         frame_fraction: Share of the tracked frames, drawn anew in each iteration, that enter the
             update.
-        max_grad_norm: L2 norm that the gradient is clipped to.
+        max_grad_norm: L2 norm that the gradient is clipped to; None takes the tracker's published
+            one.
         env_kwargs: The environment's arguments where ``env`` is an id; ``geometry`` defaults to
             the policy's tracker and ``reward`` to ``"overlap"``, SLT's.
         policy_kwargs: The policy's arguments: ``tracker``, ``weights``, fields of its config.
@@ -71,7 +81,10 @@ class SLT(BaseAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "SiamAttnPolicy": SiamAttnPolicy,
+        "SiamRPNppPolicy": SiamRPNppPolicy,
         "TrackerPolicy": TrackerPolicy,
+        "TrDiMPPolicy": TrDiMPPolicy,
         "TransTPolicy": TransTPolicy,
     }
     policy: TrackerPolicy
@@ -80,7 +93,7 @@ class SLT(BaseAlgorithm):
         self,
         policy: str | type[TrackerPolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 1e-5,  # SLT-TransT
+        learning_rate: float | Schedule | None = None,
         n_clips: int = 8,  # SLT-TransT
         n_samples: int = 1,  # SLT
         baseline: str = "greedy",
@@ -89,7 +102,7 @@ class SLT(BaseAlgorithm):
         loss_weights: Mapping[str, float] | None = None,
         micro_batch: int = 2,  # SLT-TransT
         frame_fraction: float = 1.0,
-        max_grad_norm: float = 100.0,  # SLT-TransT
+        max_grad_norm: float | None = None,
         env_kwargs: dict[str, Any] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
@@ -136,7 +149,7 @@ class SLT(BaseAlgorithm):
         super().__init__(
             policy=policy,
             env=env,
-            learning_rate=learning_rate,
+            learning_rate=cast(Any, learning_rate),
             policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
@@ -165,12 +178,19 @@ class SLT(BaseAlgorithm):
         )
 
     def _setup_model(self) -> None:
-        self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         kwargs = {"seed": self.seed or 0, **self.policy_kwargs}
+        # The rate may be the tracker's own: the optimizer gets it below.
         self.policy = self.policy_class(  # type: ignore[assignment]
-            self.observation_space, self.action_space, self.lr_schedule, **kwargs
+            self.observation_space, self.action_space, lambda _: 0.0, **kwargs
         ).to(self.device)
+        defaults = self.policy.network.slt_defaults
+        if self.learning_rate is None:
+            self.learning_rate = defaults.learning_rate
+        if self.max_grad_norm is None:
+            self.max_grad_norm = defaults.max_grad_norm
+        self._setup_lr_schedule()
+        self._set_rates(self.policy.optimizer, self.lr_schedule(1))
         # The weights live in the policy from now on; a saved model must not ask for their file.
         kept = {k: v for k, v in self.policy_kwargs.items() if k != "weights"}
         self.policy_kwargs = {**kept, **self.policy.overrides}
@@ -192,6 +212,11 @@ class SLT(BaseAlgorithm):
             raise InvalidArgumentError(
                 f"the environment has {env.num_envs} tracks and SLT needs {needed}: n_clips="
                 f"{self.n_clips} times {self.tracks_per_clip} for each clip"
+            )
+        if env.has_attr("split") and env.get_attr("split", [0])[0] == "test":
+            raise InvalidArgumentError(
+                "the environment's split is 'test', which SLT does not train on: accepted are "
+                "'train' and 'val', and 'train' with dataset_options={'train_on_test': True}"
             )
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
@@ -253,8 +278,11 @@ class SLT(BaseAlgorithm):
             greedy[::k] = True
         sampled = ~greedy
         template = obs["template"][::k].copy()
+        template_box = obs["template_box"][::k].copy() if "template_box" in obs else None
         with self._stopwatch.measure("network"), torch.no_grad():
-            features = policy.encode(template).repeat_interleave(k, dim=0)
+            features = map_features(
+                lambda f: f.repeat_interleave(k, dim=0), policy.encode(template, template_box)
+            )
         alive = np.ones(env.num_envs, bool)
         steps: list[dict[str, NDArray]] = []
         final: dict[int, dict[str, Any]] = {}
@@ -294,9 +322,11 @@ class SLT(BaseAlgorithm):
         self._at_start = together
         self._log_rollout(final, greedy, entropy)
         callback.on_rollout_end()
-        return self._stack(template, steps)
+        return self._stack(template, template_box, steps)
 
-    def _stack(self, template: NDArray, steps: list[dict[str, NDArray]]) -> ClipRollout:
+    def _stack(
+        self, template: NDArray, template_box: NDArray | None, steps: list[dict[str, NDArray]]
+    ) -> ClipRollout:
         def stack(name: str, dtype: Any = None) -> NDArray:
             array = np.stack([step[name] for step in steps])  # (T, C * S, ...)
             shape = (len(steps), self.n_clips, self.n_samples, *array.shape[2:])
@@ -307,6 +337,7 @@ class SLT(BaseAlgorithm):
             greedy = np.stack([step["greedy_rewards"] for step in steps]).astype(np.float64)
         return ClipRollout(
             template=template,
+            template_box=template_box,
             search=stack("search"),
             box=stack("box"),
             index=stack("index"),
@@ -339,19 +370,23 @@ class SLT(BaseAlgorithm):
             optimizer.zero_grad()
             sums: dict[str, float] = {}
             chunks = range(0, self.n_clips, self.micro_batch)
+            average = self.policy.network.slt_defaults.average_micro_batches
             for first in chunks:
                 clips = slice(first, first + self.micro_batch)
                 if not used[:, clips].any():
                     continue
                 terms = self.loss(rollout, advantage, used, clips)
-                terms["loss"].backward()
+                share = float(used[:, clips].sum() / used.sum())
+                (terms["loss"] * (share if average else 1.0)).backward()
                 for name, value in terms.items():
-                    sums[name] = sums.get(name, 0.0) + float(value.detach())
-            norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                    part = share if average else 1 / len(chunks)
+                    sums[name] = sums.get(name, 0.0) + part * float(value.detach())
+            limit = cast(float, self.max_grad_norm)  # set up from the defaults, where it was None
+            norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
             optimizer.step()
         self._n_updates += 1
-        for name, total in sums.items():
-            self.logger.record(f"train/{name}", total / len(chunks))
+        for name, mean in sums.items():
+            self.logger.record(f"train/{name}", mean)
         self.logger.record("train/grad_norm", float(norm))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("rollout/positive_advantage", float((advantage[0] > 0).mean()))
@@ -377,9 +412,11 @@ class SLT(BaseAlgorithm):
         network, device = self.policy.network, self.device
         t, c, s = np.nonzero(used[:, clips])
         rows = (t, c + clips.start, s)
-        features = network.encode(torch.as_tensor(rollout.template[clips], device=device))
+        template_box = None if rollout.template_box is None else rollout.template_box[clips]
+        features = self.policy.encode(rollout.template[clips], template_box)
+        clip = torch.as_tensor(c, device=device)
         proposals, distribution = self.policy.propose(
-            features[torch.as_tensor(c, device=device)], rollout.search[rows], rollout.box[rows]
+            map_features(lambda f: f[clip], features), rollout.search[rows], rollout.box[rows]
         )
         terms: dict[str, Tensor] = {}
         index = torch.as_tensor(rollout.index[rows], device=device)
@@ -387,7 +424,8 @@ class SLT(BaseAlgorithm):
         weight = torch.as_tensor(advantage[rows], device=device).to(log_prob.dtype)
         terms["policy_gradient_loss"] = -(weight * log_prob).mean()
         total = self._policy_weight * terms["policy_gradient_loss"]
-        own = network.losses(proposals, torch.as_tensor(rollout.gt_box[rows], device=device))
+        gt_box = torch.as_tensor(rollout.gt_box[rows], device=device)
+        own = network.training_losses(proposals, gt_box, self._rng)
         for name, factor in self._loss_weights.items():
             if name not in own:
                 raise unknown(f"loss of {self.policy.tracker!r}", name, own)
@@ -398,10 +436,13 @@ class SLT(BaseAlgorithm):
     def _update_learning_rate(self, optimizers: Any) -> None:
         rate = self.lr_schedule(self._current_progress_remaining)
         self.logger.record("train/learning_rate", rate)
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group.get("lr_scale", 1.0)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            self._set_rates(optimizer, rate)
+
+    @staticmethod
+    def _set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
 
     def _log_rollout(
         self, final: dict[int, dict[str, Any]], greedy: NDArray[np.bool_], entropy: list[float]

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from slt_gym.agents.network import TrackerNetwork
-from slt_gym.agents.registry import get_tracker_entry
-from slt_gym.agents.weights import load_weights, stored_overrides
 from slt_gym.errors import InvalidArgumentError, SltGymError
 from slt_gym.geometry import Geometry, is_valid
 
@@ -65,12 +61,7 @@ class ProposalTracker(Tracker):
     @torch.no_grad()
     def init(self, frame: NDArray[np.uint8], box: ArrayLike) -> None:
         """Start on ``frame`` with the target at ``box``, see :class:`Tracker`."""
-        _check_frame(frame)
-        estimate = np.array(box, np.float64)
-        if estimate.shape != (4,) or not is_valid(estimate):
-            raise InvalidArgumentError(
-                f"box {box!r} is not x, y, w, h in pixels with w and h above 0"
-            )
+        estimate = check_start(frame, box)
         geometry = self.geometry
         self._fill = geometry.fill_colour(frame)
         window = geometry.template_window(estimate)
@@ -84,12 +75,13 @@ class ProposalTracker(Tracker):
         """Find the target in the next frame, see :class:`Tracker`."""
         if self._features is None:
             raise SltGymError("update was called before init: give the first frame and its box")
-        _check_frame(frame)
+        check_frame(frame)
         geometry = self.geometry
         frame_size = frame.shape[1], frame.shape[0]
         window = geometry.search_window(self._box, frame_size)
         search = geometry.crop(frame, window, geometry.search_size, self._fill)
         proposals = self.network.propose(self._features, self._batch(search))
+        self._seen = proposals, window, frame_size
         previous = torch.from_numpy(window.to_crop(self._box).astype(np.float32)).to(self.device)
         index = self.network.action_logits(proposals, previous[None]).argmax(dim=-1)
         chosen = self.network.resolve(proposals, index, previous[None])[0]
@@ -101,31 +93,21 @@ class ProposalTracker(Tracker):
         return torch.from_numpy(crop)[None].to(self.device)
 
 
-def create_tracker(
-    name: str, weights: str | Path | None = None, device: str = "cpu", **overrides: Any
-) -> Tracker:
-    """Make a tracker.
-
-    Args:
-        name: See :func:`slt_gym.list_trackers`.
-        weights: A folder with ``config.json`` and ``weights.safetensors``, a published
-            checkpoint's file, ``"pretrained"`` for weights that ship with the package, or None for
-            random weights.
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-        **overrides: Fields of the tracker's configuration, such as ``window_influence``.
+def check_start(frame: NDArray[np.uint8], box: ArrayLike) -> NDArray[np.float64]:
+    """Return the first box, float64 ``(4,)``, after a look at what ``init`` was given.
 
     Raises:
-        InvalidArgumentError: No such tracker or field.
-        CheckpointError: The weights cannot be read, or belong to another network.
+        InvalidArgumentError: The frame or the box is none.
     """
-    entry = get_tracker_entry(name)
-    network = entry.build(**{**stored_overrides(weights, name), **overrides})
-    if weights is not None:
-        load_weights(network, weights, name)
-    return ProposalTracker(name, network, entry.geometry, device)
+    check_frame(frame)
+    estimate = np.array(box, np.float64)
+    if estimate.shape != (4,) or not is_valid(estimate):
+        raise InvalidArgumentError(f"box {box!r} is not x, y, w, h in pixels with w and h above 0")
+    return estimate
 
 
-def _check_frame(frame: NDArray[np.uint8]) -> None:
+def check_frame(frame: NDArray[np.uint8]) -> None:
+    """Raise InvalidArgumentError unless ``frame`` is RGB uint8 of shape ``(H, W, 3)``."""
     if not (
         isinstance(frame, np.ndarray)
         and frame.ndim == 3

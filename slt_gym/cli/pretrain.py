@@ -16,7 +16,7 @@ from tyro.conf import Positional, arg
 
 from slt_gym.agents.network import TrackerNetwork
 from slt_gym.agents.pretraining import PretrainingConfig, pretrain
-from slt_gym.agents.registry import TrackerEntry, get_tracker_entry, list_trackers
+from slt_gym.agents.registry import TrackerEntry, get_tracker_entry, list_networks
 from slt_gym.agents.weights import load_weights, read_config, resolve_weights, save_weights
 from slt_gym.cli.arguments import choose_device, parse_options
 from slt_gym.data import SequenceDataset, list_datasets, open_dataset
@@ -25,8 +25,9 @@ from slt_gym.errors import DatasetNotFoundError, InvalidArgumentError, SltGymErr
 from slt_gym.evaluation.files import check_output_folder, write_json
 from slt_gym.evaluation.machine import describe_machine
 
-_TRACKER_HELP = f"The tracker's name: {', '.join(list_trackers())}."
-_DATASET_HELP = f"The dataset's name: {', '.join(list_datasets())}; synthetic needs no files."
+_TRACKER_HELP = f"The tracker's name: {', '.join(list_networks())}."
+_DATASET_HELP = f"The dataset's name: {', '.join(list_datasets())}; synthetic needs no files; "
+_DATASET_HELP += 'several with "+" between are a mixture.'
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,8 @@ def _check_training(arguments: Arguments) -> None:
         ("--centre-jitter", pairs.centre_jitter, 0),
         ("--scale-jitter", pairs.scale_jitter, 0),
         ("--brightness-jitter", pairs.brightness_jitter, 0),
+        ("--template-shift", pairs.template_shift, 0),
+        ("--search-shift", pairs.search_shift, 0),
     ]
     for flag, value, low in at_least:
         if not low <= value < math.inf:
@@ -183,6 +186,12 @@ def _check_training(arguments: Arguments) -> None:
     for flag, share in (
         ("--flip-probability", pairs.flip_probability),
         ("--grey-probability", pairs.grey_probability),
+        ("--negative-probability", pairs.negative_probability),
+        ("--colour-probability", pairs.colour_probability),
+        ("--blur-probability", pairs.blur_probability),
+        ("--search-flip-probability", pairs.search_flip_probability),
+        ("--template-scale", pairs.template_scale),
+        ("--search-scale", pairs.search_scale),
     ):
         if not 0 <= share <= 1:
             raise InvalidArgumentError(f"{flag} is {share}: it must be from 0 to 1")
@@ -192,7 +201,8 @@ def _open(arguments: Arguments) -> SequenceDataset:
     if arguments.split == "test":
         raise InvalidArgumentError(
             "--split test: a tracker that was trained on the test split cannot be evaluated on it; "
-            "accepted are train, val and the dataset's other splits"
+            "accepted are train, val and the dataset's other splits, and, to do it all the same, "
+            "--dataset-options '{\"train_on_test\": true}' with --split train"
         )
     options = parse_options("--dataset-options", arguments.dataset_options)
     for name in ("name", "root", "split"):

@@ -1,3 +1,8 @@
-"""Operators with their GPU kernels (PyTorch); TransT, the only tracker so far, needs none."""
+"""Operators that trackers need beyond PyTorch's own."""
 
-__all__: list[str] = []
+from slt_gym.cuda_ops.deform_conv import deform_conv2d
+from slt_gym.cuda_ops.deform_roi_pool import deform_roi_pool
+from slt_gym.cuda_ops.depthwise_xcorr import depthwise_xcorr
+from slt_gym.cuda_ops.prroi_pool import prroi_pool
+
+__all__ = ["deform_conv2d", "deform_roi_pool", "depthwise_xcorr", "prroi_pool"]

@@ -9,11 +9,15 @@ from slt_gym.geometry.boxes import (
     to_corners,
     to_cxcywh,
 )
+from slt_gym.geometry.siamrpnpp import SiamRPNGeometry
 from slt_gym.geometry.transt import TransTGeometry
+from slt_gym.geometry.trdimp import TrDiMPGeometry
 from slt_gym.geometry.window import Window, crop_window
 
 __all__ = [
     "Geometry",
+    "SiamRPNGeometry",
+    "TrDiMPGeometry",
     "TransTGeometry",
     "Window",
     "crop_window",

@@ -20,10 +20,12 @@ class Geometry(ABC):
     Attributes:
         template_size: Side of the template crop, pixels.
         search_size: Side of the search crop, pixels.
+        shows_template_box: Whether the network needs the target's box in the template, too.
     """
 
     template_size: int
     search_size: int
+    shows_template_box: bool = False
 
     @abstractmethod
     def fill_colour(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -32,6 +34,10 @@ class Geometry(ABC):
     @abstractmethod
     def template_window(self, box: ArrayLike) -> Window:
         """Return the template's window around ``box`` (``(x, y, w, h)``, frame pixels)."""
+
+    def template_box(self, box: ArrayLike) -> NDArray[np.float64]:
+        """Return ``box``, frame pixels, in crop units of the template that is cut around it."""
+        return self.template_window(box).to_crop(box)
 
     @abstractmethod
     def search_window(self, box: ArrayLike, frame_size: tuple[int, int]) -> Window:

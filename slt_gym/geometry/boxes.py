@@ -70,3 +70,19 @@ def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
         union = np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - intersection
         overlap = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
     return np.clip(np.nan_to_num(overlap, nan=0.0, posinf=0.0, neginf=0.0), 0.0, 1.0)
+
+
+def keep_inside(
+    box: ArrayLike, frame_size: tuple[int, int], min_size: float
+) -> NDArray[np.float64]:
+    """Keep a box's centre inside the frame, and each side between ``min_size`` and the frame's.
+
+    Args:
+        box: ``(x, y, w, h)``, frame pixels.
+        frame_size: ``(W, H)``, pixels.
+        min_size: Pixels.
+    """
+    upper = np.array([*frame_size, *frame_size], np.float64)
+    lower = np.array([0.0, 0.0, min_size, min_size])
+    # The frame wins over min_size, as in the published min(max(...)) of a tiny frame.
+    return from_cxcywh(np.minimum(np.maximum(to_cxcywh(box), lower), upper))

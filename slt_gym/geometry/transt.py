@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slt_gym.geometry.base import Geometry, register_geometry
-from slt_gym.geometry.boxes import from_cxcywh, to_cxcywh
+from slt_gym.geometry.boxes import keep_inside, to_cxcywh
 from slt_gym.geometry.window import Window, crop_window
 
 
@@ -62,11 +62,7 @@ class TransTGeometry(Geometry):
             box: ``(x, y, w, h)``, frame pixels.
             frame_size: ``(W, H)``, pixels.
         """
-        box_cxcywh = to_cxcywh(np.asarray(box, np.float64))
-        upper = np.array([*frame_size, *frame_size], np.float64)
-        lower = np.array([0.0, 0.0, self.min_size, self.min_size])
-        # The frame wins over min_size, as in the published min(max(...)) of a tiny frame.
-        return from_cxcywh(np.minimum(np.maximum(box_cxcywh, lower), upper))
+        return keep_inside(box, frame_size, self.min_size)
 
 
 def _context_window(box: ArrayLike, factor: float) -> Window:

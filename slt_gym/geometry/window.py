@@ -16,29 +16,40 @@ from slt_gym.errors import InvalidArgumentError
 class Window:
     """A square of the frame, and the crop units that it defines.
 
-    Crop units are fractions of the window's side, measured from its top-left corner
-    ``(cx - side / 2, cy - side / 2)``.
+    Crop units are fractions of ``unit``, measured from the corner ``(cx - reach, cy - reach)``;
+    without these two, fractions of the side from the window's top-left corner.
 
     Attributes:
         cx: Horizontal centre, frame pixels.
         cy: Vertical centre, frame pixels.
         side: Side, whole frame pixels.
+        unit: Frame pixels in one crop unit, where it is not the (rounded) side.
+        reach: From the centre to the corner that crop units are measured from, frame pixels, where
+            it is not half a unit.
     """
 
     cx: float
     cy: float
     side: int
+    unit: float | None = None
+    reach: float | None = None
+
+    def _scale(self) -> tuple[float, NDArray[np.float64]]:
+        """Return the unit, and the corner that crop units are measured from."""
+        unit = self.side if self.unit is None else self.unit
+        reach = unit / 2 if self.reach is None else self.reach
+        return unit, np.array([self.cx, self.cy]) - reach
 
     def to_crop(self, boxes: ArrayLike) -> NDArray[np.float64]:
         """Convert boxes ``(..., 4)`` from frame pixels to crop units."""
         boxes = np.asarray(boxes, np.float64)
-        corner = np.array([self.cx, self.cy]) - self.side / 2
-        return np.concatenate([boxes[..., :2] - corner, boxes[..., 2:]], axis=-1) / self.side
+        unit, corner = self._scale()
+        return np.concatenate([boxes[..., :2] - corner, boxes[..., 2:]], axis=-1) / unit
 
     def to_frame(self, boxes_crop: ArrayLike) -> NDArray[np.float64]:
         """Convert boxes ``(..., 4)`` from crop units to frame pixels."""
-        boxes = np.asarray(boxes_crop, np.float64) * self.side
-        corner = np.array([self.cx, self.cy]) - self.side / 2
+        unit, corner = self._scale()
+        boxes = np.asarray(boxes_crop, np.float64) * unit
         return np.concatenate([boxes[..., :2] + corner, boxes[..., 2:]], axis=-1)
 
     @property

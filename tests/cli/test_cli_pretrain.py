@@ -6,6 +6,8 @@ import json
 import math
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -96,6 +98,9 @@ def test_starts_from_initial_weights(finished: Path, tmp_path: Path) -> None:
         (["--flip-probability", "1.5"], "--flip-probability is 1.5"),
         (["--max-grad-norm", "nan"], "--max-grad-norm is nan"),
         (["--split", "test"], "--split test"),
+        (["--split", "test"], '"train_on_test": true'),
+        (["--negative-probability", "2"], "--negative-probability is 2.0"),
+        (["--search-shift", "-1"], "--search-shift is -1.0"),
         (["--root", "x"], "takes no root"),
         (["--dataset-options", '{"widht": 1}'], "did you mean 'width'"),
         (["--dataset-options", '{"split": "val"}'], "own argument"),
@@ -115,6 +120,26 @@ def test_wrong_input_leaves_nothing(
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_trains_on_a_mixture_and_on_a_test_split(tmp_path: Path) -> None:
+    folder = tmp_path / "base" / "folder" / "a"
+    (folder / "img").mkdir(parents=True)
+    for t in range(2):
+        cv2.imwrite(str(folder / "img" / f"{t}.png"), np.full((60, 80, 3), 90, np.uint8))
+    (folder / "groundtruth.txt").write_text("30,20,20,15\n" * 2)
+    options = {"weights": [1, 1], "options": {"synthetic": json.loads(OPTIONS)}}
+    options["options"]["synthetic"]["train_on_test"] = True
+    out = tmp_path / "run"
+    main(
+        [
+            *("pretrain", "transt-tiny", "folder+synthetic", str(out)),
+            *("--root", str(tmp_path / "base"), "--dataset-options", json.dumps(options)),
+            *("--steps", "1", "--batch-size", "4", "--threads", "1"),
+            *("--no-progress-bar", "--device", "cpu"),
+        ]
+    )
+    assert (out / "weights" / "weights.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

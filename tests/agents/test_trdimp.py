@@ -1,0 +1,457 @@
+"""TrDiMP's parts by hand-written formulas, and trdimp-tiny as tracker and policy."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from slt_gym import create_tracker
+from slt_gym.agents import SLT, TrDiMPPolicy, pretrain
+from slt_gym.agents.network import Proposals
+from slt_gym.agents.pretraining import PretrainingConfig
+from slt_gym.agents.trdimp import TRDIMP_TINY, TrDiMP, TrDiMPConfig, trdimp_tiny
+from slt_gym.agents.trdimp.filter import FilterOptimizer, correlate, correlate_transposed
+from slt_gym.agents.trdimp.labels import centre_distance, gaussian_label
+from slt_gym.agents.trdimp.localisation import localise
+from slt_gym.agents.trdimp.losses import density_loss, draw_proposals, hinge_loss
+from slt_gym.agents.trdimp.memory import SampleMemory, TransformerMemory
+from slt_gym.agents.trdimp.refinement import ascend, jitter, refine, select
+from slt_gym.data import open_dataset
+from slt_gym.envs import TrackingEnv
+from slt_gym.envs.episode import EpisodeRules
+from slt_gym.errors import SltGymError
+from slt_gym.geometry import get_geometry
+
+VIDEO = {"num_frames": 12, "width": 160, "height": 120, "num_sequences": 4}
+
+
+def make_network(**overrides: Any) -> TrDiMP:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return trdimp_tiny(**overrides).eval()
+
+
+def draw_observation(count: int, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "template": rng.integers(0, 256, (count, 3, 192, 192), np.uint8),
+        "template_box": np.tile(np.float32([0.44, 0.42, 0.12, 0.16]), (count, 1)),
+        "search": rng.integers(0, 256, (count, 3, 96, 96), np.uint8),
+        "box": rng.uniform(0.2, 0.4, (count, 4)).astype(np.float32),
+    }
+
+
+def make_policy(**kwargs: Any) -> TrDiMPPolicy:
+    rules = EpisodeRules(get_geometry("trdimp-tiny"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return TrDiMPPolicy(
+            rules.observation_space, rules.action_space, tracker="trdimp-tiny", **kwargs
+        )
+
+
+class TestFilter:
+    def test_correlation_is_a_convolution_of_each_sequence(self) -> None:
+        maps, weights = torch.randn(2, 3, 5, 6, 6), torch.randn(2, 5, 4, 4)
+        scores = correlate(maps.flatten(3).transpose(2, 3), weights, 6)
+        for b in range(2):
+            expected = F.conv2d(maps[b], weights[b : b + 1], padding=2)[:, 0]
+            torch.testing.assert_close(scores[b], expected, rtol=1e-4, atol=1e-5)
+
+    def test_the_transpose_is_the_gradient(self) -> None:
+        tokens, weights = torch.randn(2, 3, 36, 5), torch.randn(2, 5, 4, 4, requires_grad=True)
+        upstream = torch.randn(2, 3, 7, 7)
+        correlate(tokens, weights, 6).backward(upstream)
+        found = correlate_transposed(tokens, upstream, 4)
+        torch.testing.assert_close(found, weights.grad, rtol=1e-4, atol=1e-5)
+
+    def test_iterations_descend_along_the_losss_gradient(self) -> None:
+        torch.manual_seed(0)
+        optimizer = FilterOptimizer(stride=8).double()
+        tokens = torch.randn(1, 3, 36, 5, dtype=torch.float64)
+        box = torch.tensor([[[10.0, 14, 20, 16], [12, 8, 20, 16], [20, 20, 20, 16]]]).double()
+        sample_weights = torch.tensor([[0.5, 0.3, 0.2]]).double()
+        start = torch.randn(1, 5, 4, 4, dtype=torch.float64)
+
+        def loss(weights: torch.Tensor) -> torch.Tensor:
+            label, mask, weight = optimizer.maps(box, 7)
+            scores = correlate(tokens, weights, 6)
+            activation = torch.where(scores > 0, scores, mask * scores)
+            residual = weight * sample_weights.sqrt()[..., None, None] * (activation - label)
+            return residual.square().sum() + optimizer.filter_reg**2 * weights.square().sum()
+
+        with torch.no_grad():
+            iterates = optimizer(start, tokens, box, 4, sample_weights)
+        leaf = start.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(leaf), leaf)
+        step = iterates[1] - iterates[0]
+        cosine = F.cosine_similarity(step.flatten(), -gradient.flatten(), dim=0)
+        assert float(cosine) == pytest.approx(1, abs=1e-9)
+        with torch.no_grad():
+            values = [float(loss(weights)) for weights in iterates]
+        assert values == sorted(values, reverse=True)
+        assert values[-1] < values[0] / 2
+
+    def test_maps_are_the_bins_convolved(self) -> None:
+        optimizer = FilterOptimizer(stride=8)
+        box = torch.tensor([[[10.0, 14, 20, 17]]])
+        u = centre_distance(box, 13, 8)[0, 0] / 0.1 - torch.arange(100)[:, None, None]
+        bins = (1 - u.abs()).clamp(min=0)
+        bins[-1] = (1 + u[-1]).clamp(0, 1)
+        label, mask, weight = optimizer.maps(box, 13)
+        for found, layer in ((label, optimizer.label_map_predictor),):
+            torch.testing.assert_close(found[0], layer(bins[None])[0], atol=1e-5, rtol=1e-4)
+        expected = optimizer.target_mask_predictor(bins[None])[0].sigmoid()
+        torch.testing.assert_close(mask[0], expected, atol=1e-5, rtol=1e-4)
+        assert (weight == 1).all()
+
+
+def test_labels_peak_at_the_target() -> None:
+    box = torch.tensor([40.0, 20.0, 16.0, 24.0])  # centre 48, 32: cells 6 and 4 of an 8 px grid
+    label = gaussian_label(box, cells=12, stride=8, factor=0.1, extra=1)
+    assert label.shape == (13, 13)
+    assert divmod(int(label.argmax()), 13) == (4, 6)
+    assert float(label[4, 6]) == pytest.approx(1)
+    assert float(label[4, 7]) == pytest.approx(np.exp(-1 / (2 * 1.2**2)), rel=1e-5)
+    distance = centre_distance(box, 13, 8)
+    assert float(distance[4, 6]) == 0
+    assert float(distance[7, 2]) == 5
+
+
+def make_scores(*peaks: tuple[int, int, float]) -> np.ndarray:
+    scores = np.full((23, 23), -0.1, np.float32)
+    for row, column, value in peaks:
+        scores[row, column] = value
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("peaks", "expected"),
+    [
+        ([(11, 12, 0.2)], (11, 12, "not_found")),
+        ([(11, 12, 0.9), (3, 3, 0.3)], (11, 12, "normal")),
+        ([(11, 12, 0.9), (12, 12, 0.8)], (11, 12, "normal")),  # in the neighbourhood
+        ([(11, 12, 0.9), (5, 5, 0.6)], (11, 12, "hard_negative")),
+        ([(11, 12, 0.4), (5, 5, 0.22)], (11, 12, "normal")),  # too weak to be a distractor
+        ([(11, 12, 0.9), (0, 0, 0.8)], (11, 12, "hard_negative")),  # far from where it was
+        ([(0, 0, 0.9), (11, 12, 0.8)], (11, 12, "hard_negative")),  # the second is nearer
+        ([(0, 0, 0.9), (22, 22, 0.8)], (0, 0, "uncertain")),
+        ([(11, 12, 0.9), (7, 7, 0.8)], (11, 12, "uncertain")),
+    ],
+)
+def test_localisation(peaks: list[Any], expected: tuple[int, int, str]) -> None:
+    peak = localise(make_scores(*peaks), np.array([5.0, 4.0]), np.zeros(2), TrDiMPConfig())
+    assert (peak.row, peak.column, peak.flag) == expected
+    assert peak.score == pytest.approx(max(p[2] for p in peaks))
+
+
+def test_localisation_prefers_the_leftmost_of_equals() -> None:
+    scores = make_scores((5, 9, 0.9), (20, 3, 0.9))
+    peak = localise(scores, np.array([50.0, 50.0]), np.zeros(2), TrDiMPConfig())
+    assert (peak.row, peak.column) == (20, 3)
+
+
+def test_memory_replaces_the_least_important_sample() -> None:
+    config = TrDiMPConfig(sample_memory_size=5, init_samples_minimum_weight=0.25)
+    memory = SampleMemory(torch.zeros(3, 2, 1), torch.zeros(3, 4), config)
+    for value in range(1, 40):
+        memory.add(torch.full((2, 1), float(value)), torch.full((4,), float(value)), 0.1)
+        tokens, boxes, weights = memory.samples
+        # Lifting the initial samples leaves a sum of nearly one, as published.
+        assert float(weights.sum()) == pytest.approx(1, rel=0.02)
+        assert float(weights[:3].sum()) >= 0.25 - 1e-5
+        if value == 1:
+            expected = torch.tensor([1 / 2.7] * 3 + [0.1])
+            torch.testing.assert_close(weights, expected / expected.sum())
+        if value == 2:
+            ratio = float(weights[4] / weights[3])
+            assert ratio == pytest.approx(1 / 0.9)
+    assert not tokens[:3].any()
+    assert sorted(boxes[3:, 0].tolist()) == [38.0, 39.0]
+
+
+def test_transformer_memory_drops_the_oldest() -> None:
+    config = TrDiMPConfig(transformer_memory_size=4)
+    memory = TransformerMemory(torch.arange(3.0).view(3, 1, 1), torch.zeros(3, 1), config)
+    for value in (10.0, 11.0):
+        memory.add(torch.full((1, 1), value), torch.zeros(1))
+    assert memory.tokens.flatten().tolist() == [11.0, 10.0, 0.0, 1.0]
+
+
+class TestRefinement:
+    config = TRDIMP_TINY
+    target = torch.tensor([50.0, 40.0, 0.0, 0.0])
+
+    def predict(self, boxes: torch.Tensor) -> torch.Tensor:
+        centre = boxes[..., :2] + boxes[..., 2:] / 2
+        return -((centre - self.target[:2]) ** 2).sum(-1) / 100
+
+    def test_ascent_goes_uphill(self) -> None:
+        boxes = torch.tensor([[[30.0, 30.0, 20.0, 30.0], [45.0, 20.0, 25.0, 20.0]]])
+        moved, overlap = ascend(self.predict, boxes, self.config)
+        assert (self.predict(moved) > overlap).all()
+        assert (overlap > self.predict(boxes)).all()
+        torch.testing.assert_close(moved[..., 2:], boxes[..., 2:])
+
+    def test_jitter(self) -> None:
+        box = torch.tensor([[10.0, 20.0, 8.0, 18.0]])  # mean side 12
+        draws = torch.tensor([[0.5, 0.5, 0.5, 0.5], [1.0, 0.0, 0.0, 1.0]])
+        found = jitter(box, draws, self.config)
+        torch.testing.assert_close(found[0, :2], box.expand(2, 4))
+        w, h = max(8 - 3, 8 / 3), 18 + 3
+        expected = torch.tensor([14.6 - w / 2, 28.4 - h / 2, w, h])
+        torch.testing.assert_close(found[0, 2], expected)
+
+    def test_selection_averages_the_best_of_a_sensible_shape(self) -> None:
+        boxes = torch.tensor([[[0.0, 0, 10, 1], [1, 1, 4, 4], [3, 3, 4, 4], [9, 9, 4, 4]]])
+        config = TrDiMPConfig(iounet_k=2)
+        box, found = select(boxes, torch.tensor([[9.0, 3.0, 2.0, 1.0]]), config)
+        assert box.tolist() == [[2, 2, 4, 4]]
+        assert found.all()
+        _, found = select(boxes[:, :1], torch.tensor([[1.0]]), config)
+        assert not found.any()
+
+    def test_a_box_of_no_sensible_shape_comes_back(self) -> None:
+        box = torch.tensor([[10.0, 20.0, 90.0, 2.0]])
+        refined, found = refine(self.predict, box, torch.full((1, 4), 0.5), self.config)
+        assert not found.any()
+        torch.testing.assert_close(refined, box)
+
+
+class TestLosses:
+    gt = torch.tensor([[20.0, 30.0, 12.0, 16.0]]).double()
+
+    def test_densities_are_those_that_boxes_are_drawn_from(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        boxes, density, gt_density = draw_proposals(self.gt, 20000, (0.05, 0.5), generator)
+        # Importance sampling of 1, in the coordinates that the densities are of.
+        assert float((gt_density / density).mean()) == pytest.approx(1, abs=0.03)
+        shift = torch.log(boxes[0, :, 2] / 12)
+        assert float(shift.std()) == pytest.approx(((0.05**2 + 0.5**2) / 2) ** 0.5, rel=0.03)
+
+    def test_density_loss_is_least_at_the_true_density(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        _, density, gt_density = draw_proposals(self.gt, 128, (0.05, 0.5), generator)
+        true = density_loss(gt_density.log().clamp(min=-50), density, gt_density)
+        flat = density_loss(torch.zeros_like(density), density, gt_density)
+        overlap = torch.linspace(-1, 1, 128)[None].double()
+        by_hand = (
+            torch.log((overlap.exp() / density).mean()) - (overlap * gt_density / density).mean()
+        )
+        torch.testing.assert_close(density_loss(overlap, density, gt_density), by_hand)
+        assert true < flat
+
+    def test_hinge_forgives_negative_scores_far_away(self) -> None:
+        label = torch.tensor([[[1.0, 0.01]]])
+        scores = torch.tensor([[[[0.4, -3.0]]]])
+        assert float(hinge_loss(scores, label)) == pytest.approx(0.6**2 / 2)
+
+
+class TestNetwork:
+    def test_an_encoding_is_a_function_of_the_template(self) -> None:
+        network, obs = make_network(), draw_observation(2)
+        template, box = (torch.from_numpy(obs[k]) for k in ("template", "template_box"))
+        with torch.no_grad():
+            both = network.encode(template, box)
+            alone = network.encode(template[1:], box[1:])
+        for name, value in both.items():
+            torch.testing.assert_close(value[1:], alone[name], rtol=1e-3, atol=1e-5)
+
+    def test_logits_span_the_range(self) -> None:
+        network = make_network()
+        scores = torch.randn(2, 169)
+        logits = network.action_logits(Proposals(scores, torch.zeros(2, 169, 4)), None)
+        torch.testing.assert_close(logits.amax(dim=1), torch.full((2,), 7.0))
+        torch.testing.assert_close(logits.mean(dim=1), torch.full((2,), -7.0), atol=1e-4, rtol=0)
+        constant = Proposals(torch.full((1, 169), 0.25), torch.zeros(1, 169, 4))
+        logits = network.action_logits(constant, None)
+        assert torch.isfinite(logits).all()
+        assert (logits == logits[0, 0]).all()
+
+    def test_cells_lie_a_stride_apart_around_the_middle(self) -> None:
+        network, obs = make_network(), draw_observation(1)
+        with torch.no_grad():
+            features = network.encode(torch.from_numpy(obs["template"]))
+            boxes = network.propose(features, torch.from_numpy(obs["search"])).boxes[0]
+        centre = (boxes[:, :2] + boxes[:, 2:] / 2).view(13, 13, 2)
+        torch.testing.assert_close(centre[6, 6], torch.tensor([0.5, 0.5]))
+        torch.testing.assert_close(centre[2, 9], torch.tensor([0.5 + 3 / 12, 0.5 - 4 / 12]))
+        torch.testing.assert_close(boxes[:, 2:], torch.full((169, 2), 0.25))  # area scale 4
+
+    def test_every_parameter_learns(self) -> None:
+        network, obs = make_network(), draw_observation(2)
+        given = (torch.from_numpy(obs[k]) for k in ("template", "template_box"))
+        proposals = network.propose(network.encode(*given), torch.from_numpy(obs["search"]))
+        gt = torch.tensor([[0.4, 0.3, 0.2, 0.25], [0.0, 0.0, 0.0, 0.0]])
+        losses = network.losses(proposals, gt)
+        sum(losses.values()).backward()
+        learning = {n for n, p in network.named_parameters() if p.requires_grad}
+        idle = {n for n in learning if not network.get_parameter(n).grad.abs().max() > 0}
+        assert idle == set()
+        assert {n for n, _ in network.named_parameters()} - learning == {
+            f"classifier.transformer.{part}.head.0.WV.{kind}"
+            for part in ("encoder.layers.0.self_attn", "decoder.layers.0.cross_attn")
+            for kind in ("weight", "bias")
+        }
+
+    def test_absent_targets_teach_nothing(self) -> None:
+        network, obs = make_network(), draw_observation(1)
+        proposals = network.propose(
+            network.encode(torch.from_numpy(obs["template"])), torch.from_numpy(obs["search"])
+        )
+        losses = network.losses(proposals, torch.zeros(1, 4))
+        assert {name: float(v.detach()) for name, v in losses.items()} == {
+            "classification": 0.0,
+            "bb_ce": 0.0,
+        }
+
+    def test_groups_hold_what_learns_once(self) -> None:
+        for quirks in (False, True):
+            network = make_network(official_quirks=quirks, frozen_layers=1)
+            groups = network.parameter_groups()
+            grouped = [id(p) for group in groups for p in group["params"]]
+            assert len(grouped) == len(set(grouped))
+            assert set(grouped) == {id(p) for p in network.parameters() if p.requires_grad}
+            frozen = {n for n, p in network.named_parameters() if not p.requires_grad}
+            assert any(n.startswith("bb_regressor") for n in frozen) == quirks
+            assert any(n.startswith("feature_extractor.layer1") for n in frozen)
+            assert not any(n.startswith("feature_extractor.layer2") for n in frozen)
+
+
+class TestPolicy:
+    def test_state_is_kept_and_renewed_where_an_episode_starts(self) -> None:
+        policy = make_policy()
+        first, second = draw_observation(3), draw_observation(3, seed=1)
+        _, state = policy.predict(first, deterministic=True)
+        kept = {name: value.clone() for name, value in state.features.items()}
+        start = np.array([False, True, False])
+        _, renewed = policy.predict(second, state, start, deterministic=True)
+        with torch.no_grad():
+            fresh = policy.encode(second["template"][1:2], second["template_box"][1:2])
+        for name, value in renewed.features.items():
+            torch.testing.assert_close(value[[0, 2]], kept[name][[0, 2]])
+            torch.testing.assert_close(value[1:2], fresh[name], rtol=1e-3, atol=1e-5)
+            assert name == "size" or not torch.equal(value[1], kept[name][1])
+
+    def test_the_same_seed_gives_the_same_actions(self) -> None:
+        obs = draw_observation(2)
+        policies = [make_policy(seed=4), make_policy(seed=4), make_policy(seed=5)]
+        actions = [policy.predict(obs, deterministic=True)[0] for policy in policies]
+        np.testing.assert_array_equal(actions[0], actions[1])
+        assert not np.array_equal(actions[0], actions[2])  # other jitter of the refinement
+
+    def test_a_chosen_cell_is_refined_with_the_previous_size(self) -> None:
+        network = make_network(box_refinement_iter=1, num_init_random_boxes=0)
+        obs = draw_observation(1)
+        with torch.no_grad():
+            features = network.encode(torch.from_numpy(obs["template"]))
+            proposals = network.propose(features, torch.from_numpy(obs["search"]))
+            box = torch.from_numpy(obs["box"])
+            refined = network.resolve(proposals, torch.tensor([3 * 13 + 8]), box)[0]
+        centre = refined[:2] + refined[2:] / 2
+        expected = torch.tensor([0.5 + 2 / 12, 0.5 - 3 / 12]) + 0.5 / 96
+        torch.testing.assert_close(centre, expected, atol=2e-2, rtol=0)
+        torch.testing.assert_close(refined[2:], box[0, 2:], atol=2e-2, rtol=0)
+
+
+def test_observations_show_the_template_box_where_it_is_needed() -> None:
+    for geometry, keys in (
+        ("trdimp-tiny", {"box", "search", "template", "template_box"}),
+        ("transt-tiny", {"box", "search", "template"}),
+    ):
+        env = TrackingEnv("synthetic", geometry=geometry, dataset_options=VIDEO, num_frames=4)
+        obs, _ = env.reset(seed=0)
+        assert set(obs) == keys
+        assert env.observation_space.contains(obs)
+        if "template_box" in obs:
+            side = np.sqrt(obs["template_box"][2] * obs["template_box"][3])
+            assert side == pytest.approx(1 / 8)  # a patch is eight targets wide
+        env.close()
+
+
+def test_slt_trains_the_policy() -> None:
+    model = SLT(
+        "TrDiMPPolicy",
+        "slt_gym:SLTTrack-Synthetic-v0",
+        n_clips=2,
+        env_kwargs={"num_frames": 3, "threads": 1, "dataset_options": VIDEO},
+        policy_kwargs={"tracker": "trdimp-tiny"},
+        seed=0,
+        device="cpu",
+    )
+    before = {n: p.clone() for n, p in model.policy.network.named_parameters()}
+    model.learn(8)
+    changed = {n for n, p in model.policy.network.named_parameters() if not p.equal(before[n])}
+    for part in ("bb_regressor.", "classifier.filter_optimizer.", "feature_extractor.layer3."):
+        assert any(n.startswith(part) for n in changed)
+    assert model.lr_schedule(1.0) == pytest.approx(4e-5)
+    assert isinstance(model.policy.optimizer, torch.optim.Adam)
+
+
+def test_pretraining_lowers_the_losses() -> None:
+    logged: list[dict[str, float]] = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pretrain(
+            trdimp_tiny(),
+            open_dataset("synthetic", **VIDEO),
+            get_geometry("trdimp-tiny"),
+            PretrainingConfig(
+                steps=12, batch_size=2, learning_rate=1e-3, max_grad_norm=10.0, threads=1
+            ),
+            log=lambda step, means: logged.append(means),
+            log_interval=4,
+        )
+    # The classification's loss starts near its optimum and needs more than a test's steps.
+    assert logged[-1]["bb_ce"] < logged[0]["bb_ce"]
+    assert np.isfinite(logged[-1]["classification"])
+
+
+def draw_moving_frame(t: int) -> np.ndarray:
+    texture = np.random.default_rng(0).integers(0, 256, (15, 20, 3), np.uint8)
+    frame = cv2.resize(texture, (160, 120), interpolation=cv2.INTER_CUBIC) // 3
+    frame[40:64, 50 + 3 * t : 70 + 3 * t] = (250, 40, 40)
+    return frame
+
+
+class TestTracker:
+    overrides: ClassVar[dict[str, Any]] = {
+        "target_not_found_threshold": -9.0,
+        "train_skipping": 2,
+        "transformer_skipping": 2,
+    }
+
+    def track(self, frames: int = 5, **overrides: Any) -> np.ndarray:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            tracker = create_tracker("trdimp-tiny", **{**self.overrides, **overrides})
+        tracker.init(draw_moving_frame(0), (50, 40, 20, 24))
+        return np.stack([tracker.update(draw_moving_frame(t)) for t in range(1, frames)])
+
+    def test_a_seed_decides_everything(self) -> None:
+        boxes = self.track(seed=1)
+        assert np.isfinite(boxes).all()
+        np.testing.assert_array_equal(boxes, self.track(seed=1))
+        assert not np.array_equal(boxes, self.track(seed=2))
+
+    def test_a_second_sequence_is_tracked_like_the_first(self) -> None:
+        tracker = create_tracker("trdimp-tiny", **self.overrides)
+        runs = []
+        for _ in range(2):
+            tracker.init(draw_moving_frame(0), (50, 40, 20, 24))
+            runs.append([tracker.update(draw_moving_frame(t)) for t in (1, 2, 3)])
+        np.testing.assert_array_equal(*runs)
+
+    def test_a_lost_target_stays_where_it_was(self) -> None:
+        boxes = self.track(target_not_found_threshold=99.0)
+        np.testing.assert_array_equal(boxes, np.tile([50.0, 40.0, 20.0, 24.0], (4, 1)))
+
+    def test_update_needs_init(self) -> None:
+        tracker = create_tracker("trdimp-tiny")
+        with pytest.raises(SltGymError, match="before init"):
+            tracker.update(draw_moving_frame(0))
