@@ -1,4 +1,4 @@
-"""Actions: how four numbers in [-1, 1] name a box of the search crop."""
+"""Actions: how four numbers in [-1, 1] name a box of the search crop; checks of what is given."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from slt_gym.errors import InvalidArgumentError
 from slt_gym.geometry import from_cxcywh, to_cxcywh
-
-# What the environments' argument ``action`` accepts.
-ACTIONS = ("box",)
 
 # The action of a box centred in the crop and as large as the crop is all zeros.
 _CENTRE = np.array([0.5, 0.5, 1.0, 1.0])
@@ -61,3 +58,24 @@ def check_action(action: ArrayLike, shape: tuple[int, ...] = (4,)) -> NDArray[np
             f"action {values.tolist()} is not finite: accepted are numbers from -1 to 1"
         )
     return np.clip(values, -1.0, 1.0)
+
+
+def check_choice(action: ArrayLike, choices: int, shape: tuple[int, ...] = ()) -> NDArray[np.int64]:
+    """Return the number of a choice, or a batch of them, as int64.
+
+    Raises:
+        InvalidArgumentError: The shape is another one, or a number is no whole one or out of range.
+    """
+    values = np.asarray(action)
+    if values.dtype.kind not in "iu":
+        raise InvalidArgumentError(
+            f"action {action!r} is no whole number: accepted are 0 to {choices - 1}"
+        )
+    if values.shape != shape:
+        raise InvalidArgumentError(f"action has shape {values.shape}: needed is {shape}")
+    if ((values < 0) | (values >= choices)).any():
+        raise InvalidArgumentError(
+            f"action {values.tolist()} is out of range: accepted are whole numbers from 0 to "
+            f"{choices - 1}"
+        )
+    return values.astype(np.int64)

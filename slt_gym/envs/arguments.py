@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 from slt_gym.data import AugmentationConfig, SequenceDataset, open_dataset
 from slt_gym.data.sampling import SAMPLERS
-from slt_gym.envs.actions import ACTIONS
+from slt_gym.envs.action_forms import make_form
 from slt_gym.envs.episode import EpisodeRules
 from slt_gym.envs.rewards import REWARDS
 from slt_gym.errors import DatasetNotFoundError, InvalidArgumentError, unknown
 from slt_gym.geometry import get_geometry
 
 RENDER_MODES = ("rgb_array",)
+VOT_RESTART = 5  # frames from a failure to the new start, VOT's supervised experiment
 # Keyword arguments of every environment, in the order of the documentation.
 ACCEPTED = (
     "dataset",
@@ -23,11 +25,13 @@ ACCEPTED = (
     "split",
     "geometry",
     "action",
+    "action_options",
     "reward",
     "num_frames",
     "sampler",
     "augment",
     "lost_after",
+    "restart",
     "dataset_options",
     "render_mode",
 )
@@ -64,19 +68,55 @@ def check_count(what: str, value: object, least: int) -> int:
     return count
 
 
-def check_rules(geometry: str, action: str, reward: str, lost_after: int | None) -> EpisodeRules:
+def check_rules(
+    geometry: str,
+    action: str,
+    action_options: Mapping[str, Any] | None,
+    reward: str | Mapping[str, float],
+    lost_after: int | None,
+    restart: bool | int,
+) -> EpisodeRules:
     """Return the rules of an episode from the environment's arguments.
 
     Raises:
         InvalidArgumentError: An argument has a value that is not accepted.
     """
-    if action not in ACTIONS:
-        raise unknown("action", action, ACTIONS)
-    if reward not in REWARDS:
-        raise unknown("reward", reward, REWARDS)
+    form = make_form(action, action_options)
+    reward = check_reward(reward)
     if lost_after is not None:
         lost_after = check_count("argument 'lost_after'", lost_after, least=1)
-    return EpisodeRules(get_geometry(geometry), reward, lost_after)
+    if restart is False:
+        return EpisodeRules(get_geometry(geometry), reward, lost_after, form)
+    frames = VOT_RESTART
+    if restart is not True:
+        frames = check_count("argument 'restart' (False ends the episode)", restart, least=1)
+    return EpisodeRules(get_geometry(geometry), reward, lost_after or 1, form, frames)
+
+
+def check_reward(reward: str | Mapping[str, float]) -> str | dict[str, float]:
+    """Return the reward: a name, or weights by names.
+
+    Raises:
+        InvalidArgumentError: There is no such reward, or a weight is no finite number.
+    """
+    names = reward if isinstance(reward, Mapping) else [reward]
+    for name in names:
+        if name not in REWARDS:
+            raise unknown("reward", name, REWARDS)
+    if not isinstance(reward, Mapping):
+        return reward
+    if not reward:
+        raise InvalidArgumentError(
+            f"argument 'reward' is an empty dict: accepted are weights of {', '.join(REWARDS)}"
+        )
+    for name, weight in reward.items():
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not number or not math.isfinite(weight):
+            raise InvalidArgumentError(
+                f"argument 'reward' gives {name!r} the weight {weight!r}: accepted are finite "
+                "numbers"
+            )
+    return dict(reward)
 
 
 def check_sampler(sampler: str) -> str:

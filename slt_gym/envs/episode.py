@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 from slt_gym.data import Clip
-from slt_gym.envs.actions import action_to_box
+from slt_gym.envs.action_forms import ActionForm, BoxForm
 from slt_gym.envs.frames import ClipFrames
+from slt_gym.envs.references import View, make_view, pack_reference
 from slt_gym.envs.rendering import draw_overlay
-from slt_gym.envs.rewards import final_reward, frame_reward, success_auc
+from slt_gym.envs.rewards import (
+    FrameScore,
+    final_reward,
+    frame_reward,
+    generalised_iou,
+    success_auc,
+    untracked_reward,
+)
 from slt_gym.errors import AnnotationError
 from slt_gym.geometry import Geometry, Window, iou, is_valid
 
@@ -21,7 +31,7 @@ Observation = dict[str, NDArray[Any]]
 
 # The previous estimate in crop units lies around (0.25, 0.25, 0.5, 0.5) by construction of the
 # search window; extreme shapes that leave these bounds are cut to them.
-_BOX_BOUNDS = (-4.0, 4.0)
+BOX_BOUNDS = (-4.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -30,30 +40,54 @@ class EpisodeRules:
 
     Attributes:
         geometry: The windows and crops.
-        reward: ``"auc"``, ``"overlap"`` or ``"final_auc"``.
-        lost_after: End after this many consecutive visible frames at IoU 0; None never does.
+        reward: A name of :data:`slt_gym.envs.rewards.REWARDS`, or weights by these names.
+        lost_after: The track has failed after this many consecutive visible frames at IoU 0, and
+            ends; None never does.
+        form: What the actions mean.
+        restart: A failed track does not end, but begins again this many frames later; None ends.
     """
 
     geometry: Geometry
-    reward: str = "auc"
+    reward: str | Mapping[str, float] = "auc"
     lost_after: int | None = None
+    form: ActionForm = field(default_factory=BoxForm)
+    restart: int | None = None
 
-    @property
+    @cached_property
     def observation_space(self) -> spaces.Dict:
         """The space of one track's observations."""
         template, search = self.geometry.template_size, self.geometry.search_size
-        return spaces.Dict(
-            {
-                "box": spaces.Box(*_BOX_BOUNDS, (4,), np.float32),
-                "search": spaces.Box(0, 255, (3, search, search), np.uint8),
-                "template": spaces.Box(0, 255, (3, template, template), np.uint8),
-            }
-        )
+        shown: dict[str, spaces.Space[Any]] = {
+            "box": spaces.Box(*BOX_BOUNDS, (4,), np.float32),
+            "search": spaces.Box(0, 255, (3, search, search), np.uint8),
+            "template": spaces.Box(0, 255, (3, template, template), np.uint8),
+        }
+        if self.geometry.shows_template_box:
+            shown["template_box"] = spaces.Box(*BOX_BOUNDS, (4,), np.float32)
+        proposals = self.form.propose(np.ones(4))
+        if proposals is not None:
+            # Flat, because Stable-Baselines3 warns of arrays with two dimensions.
+            shown["proposals"] = spaces.Box(*BOX_BOUNDS, (proposals.size,), np.float32)
+        return spaces.Dict(shown)
 
     @property
-    def action_space(self) -> spaces.Box:
+    def action_space(self) -> spaces.Box | spaces.Discrete:
         """The space of one track's actions."""
-        return spaces.Box(-1.0, 1.0, (4,), np.float32)
+        return self.form.space
+
+    @property
+    def in_step(self) -> bool:
+        """Whether tracks that began a clip together are on the same frame until they end."""
+        return self.form.steps_per_frame == 1 and self.restart is None
+
+
+class _Drawn(NamedTuple):
+    """What the latest step did, for pictures: its frame of the clip, estimate, window and IoU."""
+
+    i: int
+    box: NDArray[np.float64]
+    window: Window
+    overlap: float
 
 
 class Episode:
@@ -62,6 +96,7 @@ class Episode:
     Attributes:
         box: The latest estimate, ``(x, y, w, h)``, frame pixels, float64.
         done: Whether the last frame is tracked, or the target given up (``lost_after``).
+        failures: How often the target was lost (``lost_after``).
     """
 
     def __init__(self, frames: ClipFrames, rules: EpisodeRules) -> None:
@@ -69,16 +104,18 @@ class Episode:
         _check(clip)
         self.frames = frames
         self.rules = rules
-        self._gt = clip.sequence.boxes[clip.frames]  # (N, 4)
-        self._visible = clip.sequence.visible[clip.frames]  # (N,)
+        self._gt = clip.boxes  # (N, 4)
+        self._visible = clip.visible  # (N,)
         self._tracked = int(self._visible[1:].sum())  # T
         self.box = self._gt[0].copy()
         self._window: Window | None = None
+        self._size: tuple[int, int] | None = None  # the window's frame; None: the template's
         self.done = False
-        # What the latest step did, for rendering: its window and its overlap.
-        self._last_window: Window | None = None
-        self._last_overlap = 1.0
-        self._next = 1
+        self.failures = 0
+        self._drawn: _Drawn | None = None
+        self._next = 1  # the frame that the next action is about
+        self._taken: list[Any] = []  # the actions about it so far
+        self._kept = self.box  # the estimate before them
         self._seen = 0
         self._lost = 0
         self._sums = {"auc": 0.0, "overlap": 0.0, "success_50": 0.0, "success_75": 0.0}
@@ -87,7 +124,8 @@ class Episode:
     def window(self) -> Window:
         """The search window of the next step."""
         if self._window is None:  # An episode is made before any of its frames is decoded.
-            self._window = self.rules.geometry.search_window(self.box, self.frames.size)
+            size = self._size or self.frames.size
+            self._window = self.rules.geometry.search_window(self.box, size)
         return self._window
 
     @property
@@ -103,72 +141,64 @@ class Episode:
         """
         geometry = self.rules.geometry
         frame = self.frames.frame(self._observed)
-        size = geometry.search_size
-        box = np.clip(self.window.to_crop(self.box), *_BOX_BOUNDS)
+        if out is None:
+            shown = self.rules.observation_space.items()
+            out = {key: np.empty(space.shape or (), space.dtype) for key, space in shown}
         fill, template = self.frames.fill, self.frames.template
         with self.frames.stopwatch.measure("crop"):
-            if out is None:
-                return {
-                    "box": box.astype(np.float32),
-                    "search": geometry.crop(frame, self.window, size, fill),
-                    "template": template.copy(),
-                }
-            out["box"][:] = box
-            geometry.crop(frame, self.window, size, fill, out["search"])
+            geometry.crop(frame, self.window, geometry.search_size, fill, out["search"])
             out["template"][:] = template
+        write_boxes(out, self.rules, self.box, self.window, self.frames.clip.template_box)
         return out
 
     def start_info(self) -> dict[str, Any]:
         """Return the info that goes with the first observation."""
         return self._info(0, self.box, self.window, 1.0)
 
-    def step(self, action: NDArray[np.floating]) -> tuple[float, bool, dict[str, Any]]:
-        """Track one frame.
+    def step(self, action: Any) -> tuple[float, bool, dict[str, Any]]:
+        """Act once on the frame to track.
 
         Args:
-            action: Shape ``(4,)``, checked already.
+            action: Checked already by the rules' form.
 
         Returns:
             The reward, whether the episode has ended, and the info.
         """
-        i, geometry = self._next, self.rules.geometry
+        i, geometry, form = self._next, self.rules.geometry, self.rules.form
         height, width = self.frames.frame(i).shape[:2]
-        window = self.window
-        estimate = window.to_frame(action_to_box(action))
-        self.box = np.asarray(geometry.limit(estimate, (width, height)), np.float64)
-        self._window = geometry.search_window(self.box, (width, height))
+        window, before = self.window, self._view()
+        chosen = window.to_frame(form.decode(action, window.to_crop(self.box)))
+        self.box = box = np.asarray(geometry.limit(chosen, (width, height)), np.float64)
+        self._window, self._size = None, (width, height)
+        self._taken.append(action)
 
-        overlap = float(iou(self.box, self._gt[i])) if self._visible[i] else 0.0
-        reward = self._count(overlap) if self._visible[i] else 0.0
-        self._last_window, self._last_overlap = window, overlap
-        self._next = i + 1
-        lost_after = self.rules.lost_after
-        gave_up = lost_after is not None and self._lost >= lost_after
-        self.done = gave_up or self._next == len(self._gt)
-
-        info = self._info(i, self.box, window, overlap)
+        overlap = float(iou(box, self._gt[i])) if self._visible[i] else 0.0
+        self._drawn = _Drawn(i, box, window, overlap)
+        reward = self._end_frame(overlap) if form.ends_frame(self._taken) else 0.0
+        info = self._info(i, box, window, overlap)
         if self.done:
-            # Frames that lost_after leaves out count as overlap 0: T stays the clip's.
+            # Frames that are left out count as overlap 0: T stays the clip's.
             summary = {key: total / max(self._tracked, 1) for key, total in self._sums.items()}
             reward += final_reward(self.rules.reward, summary["auc"])
             info.update(summary)
+        info["reference"] = pack_reference(self.frames.clip, before, self._view())
         return reward, self.done, info
 
     def prefetch(self) -> None:
-        """Begin to read the frame that the step after the next one will show."""
+        """Begin to read the frame after the one to track."""
         self.frames.prefetch(self._next + 1)
 
     def render(self) -> NDArray[np.uint8]:
-        """Draw the frame tracked last: RGB uint8 ``(H, W, 3)``."""
-        i = self._next - 1
+        """Draw the frame that the latest action was about: RGB uint8 ``(H, W, 3)``."""
+        i, box, window, overlap = self._drawn or _Drawn(0, self.box, self.window, 1.0)
         number = int(self.frames.clip.frames[i])
         score = self._sums["auc"] / max(self._seen, 1)
-        seen = f"IoU {self._last_overlap:.2f}" if self._visible[i] else "not visible"
+        seen = f"IoU {overlap:.2f}" if self._visible[i] else "not visible"
         return draw_overlay(
             self.frames.frame(i),
             self._gt[i] if is_valid(self._gt[i]) else None,
-            self.box,
-            self._last_window or self.window,
+            box,
+            window,
             f"frame {number}" + (f"  {seen}  AUC {score:.2f}" if i else ""),
         )
 
@@ -176,18 +206,53 @@ class Episode:
     def _observed(self) -> int:
         return min(self._next, len(self._gt) - 1)
 
-    def _count(self, overlap: float) -> float:
+    def _view(self) -> View:
+        size = self._size or self.frames.size
+        return make_view(self.frames.clip, self._observed, size, self.box)
+
+    def _end_frame(self, overlap: float) -> float:
+        """Count the frame, go on to the next one and return the reward."""
+        i, rules = self._next, self.rules
+        reward = self._count(i, overlap) if self._visible[i] else 0.0
+        self._next = i + 1
+        if rules.lost_after is not None and self._lost >= rules.lost_after:
+            reward += self._fail()
+        self.done |= self._next == len(self._gt)
+        self._taken = []
+        self._kept = self.box
+        return reward
+
+    def _count(self, i: int, overlap: float) -> float:
         self._seen += 1
         self._lost = self._lost + 1 if overlap == 0.0 else 0
         self._sums["auc"] += success_auc(overlap)
         self._sums["overlap"] += overlap
         self._sums["success_50"] += overlap > 0.5
         self._sums["success_75"] += overlap > 0.75
-        return frame_reward(self.rules.reward, overlap, self._tracked)
+        gt = self._gt[i]
+        score = FrameScore(overlap, float(iou(self._kept, gt)), generalised_iou(self.box, gt))
+        return frame_reward(self.rules.reward, score, self._tracked)
+
+    def _fail(self) -> float:
+        """Go to where the target is given again, or end; return the left-out frames' reward."""
+        first, end = self._next, len(self._gt)
+        self.failures += 1
+        self._lost = 0
+        restart = end
+        if self.rules.restart is not None:
+            soonest = first - 1 + self.rules.restart
+            restart = next((i for i in range(soonest, end) if self._visible[i]), end)
+        if restart + 1 < end:
+            self.box, self._window, self._size = self._gt[restart].copy(), None, None
+            self._next = end = restart + 1
+        else:
+            self.done = True
+        left_out = int(self._visible[first:end].sum())
+        return untracked_reward(self.rules.reward, left_out / self._tracked)
 
     def _info(self, i: int, box: NDArray, window: Any, overlap: float) -> dict[str, Any]:
         valid = bool(is_valid(self._gt[i]))
-        return {
+        info = {
             "iou": overlap,
             "frame": int(self.frames.clip.frames[i]),
             "box": box.copy(),
@@ -196,6 +261,36 @@ class Episode:
             "visible": bool(self._visible[i]),
             "sequence": self.frames.clip.sequence.name,
         }
+        if self.rules.form.steps_per_frame > 1:
+            info["frame_done"] = not self._taken
+        if self.rules.restart is not None:
+            info["failures"] = self.failures
+        return info
+
+
+def write_boxes(
+    out: Observation,
+    rules: EpisodeRules,
+    box: NDArray[np.float64],
+    window: Window,
+    template_box: NDArray[np.float64],
+) -> None:
+    """Write the parts of an observation that are no images.
+
+    Args:
+        out: The arrays to write to, by the observation's keys.
+        rules: Which parts there are.
+        box: The previous estimate, frame pixels.
+        window: The search window around it.
+        template_box: The target in the template's frame, pixels.
+    """
+    box_crop = window.to_crop(box)
+    out["box"][:] = np.clip(box_crop, *BOX_BOUNDS)
+    if rules.geometry.shows_template_box:
+        out["template_box"][:] = np.clip(rules.geometry.template_box(template_box), *BOX_BOUNDS)
+    proposals = rules.form.propose(box_crop)
+    if proposals is not None:
+        out["proposals"][:] = np.clip(proposals, *BOX_BOUNDS).reshape(-1)
 
 
 def _check(clip: Clip) -> None:
@@ -205,8 +300,11 @@ def _check(clip: Clip) -> None:
             f"sequence {sequence.name!r} gives a clip of {len(clip)} frame(s): needed are 2, one "
             "for the initial box and one to track"
         )
-    for role, number in (("first frame", clip.frames[0]), ("template", clip.template)):
-        if not sequence.visible[number]:
+    for role, number, visible in (
+        ("first frame", clip.frames[0], clip.visible[0]),
+        ("template", clip.template, sequence.visible[clip.template]),
+    ):
+        if not visible:
             raise AnnotationError(
                 f"sequence {sequence.name!r} has no valid box in frame {int(number)}, the clip's "
                 f"{role}: needed is a frame where the target is visible"

@@ -30,7 +30,7 @@ class ClipFrames:
         clip: The clip.
         geometry: Cuts the template.
         stopwatch: Sums the time to decode (and to augment) and to crop.
-        kept: Number of decoded frames that are kept, the latest ones used.
+        keep: Number of decoded frames that are kept: the latest used.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class ClipFrames:
         geometry: Geometry,
         pool: Executor | None = None,
         stopwatch: Stopwatch | None = None,
-        kept: int = KEPT_FRAMES,
+        keep: int = KEPT_FRAMES,
     ) -> None:
         self.clip = clip
         self.geometry = geometry
         self.stopwatch = stopwatch or Stopwatch()
-        self.kept = kept
+        self.keep = keep
         self._pool = pool
         self._kept: dict[int, Frame] = {}
         self._pending: dict[int, Future[Frame]] = {}
@@ -58,7 +58,7 @@ class ClipFrames:
             pending = self._pending.pop(i, None)
             frame = self._read(i) if pending is None else pending.result()
         self._kept[i] = frame  # the last one is the latest used
-        while len(self._kept) > self.kept:
+        while len(self._kept) > self.keep:
             del self._kept[next(iter(self._kept))]
         return frame
 
@@ -85,7 +85,7 @@ class ClipFrames:
             self._pending[i] = self._pool.submit(self._read, i)
             # A track asks for its next frame only; what one that ended or restarted did not come
             # to use must not pile up.
-            while len(self._pending) > self.kept:
+            while len(self._pending) > self.keep:
                 self._pending.pop(next(iter(self._pending))).cancel()
 
     def prefetch_start(self) -> None:

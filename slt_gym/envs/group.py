@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from slt_gym.data import Clip
 from slt_gym.envs.clips import ClipSource
 from slt_gym.envs.episode import Episode, EpisodeRules, Observation
-from slt_gym.envs.frames import ClipFrames
+from slt_gym.envs.frames import KEPT_FRAMES, ClipFrames
 from slt_gym.envs.stopwatch import Stopwatch
 from slt_gym.errors import SltGymError
 
@@ -108,12 +108,12 @@ class TrackGroup:
         return {j: self._begin(j, rows, chosen) for j in tracks}
 
     def step(
-        self, actions: NDArray[np.floating], autoreset: NDArray[np.bool_], rows: Observation
+        self, actions: NDArray[Any], autoreset: NDArray[np.bool_], rows: Observation
     ) -> list[TrackStep]:
         """Take one step in each track.
 
         Args:
-            actions: Checked already, shape ``(k, 4)``.
+            actions: Checked already, one for each track.
             autoreset: Which tracks begin a new episode instead (``NEXT_STEP``), shape ``(k,)``.
             rows: The group's rows of the batch, by the observation's keys; written to.
         """
@@ -124,7 +124,7 @@ class TrackGroup:
             for j in range(len(self.episodes))
         ]
 
-    def _step(self, j: int, action: NDArray[np.floating], rows: Observation) -> TrackStep:
+    def _step(self, j: int, action: Any, rows: Observation) -> TrackStep:
         episode = self.episodes[j]
         assert episode is not None  # the environment asks for a reset first
         reward, terminated, info = episode.step(action)
@@ -181,7 +181,8 @@ class TrackGroup:
         return frames
 
     def _decode(self, clip: Clip) -> ClipFrames:
-        return ClipFrames(clip, self._rules.geometry, self._pool, self._stopwatch)
+        keep = KEPT_FRAMES * (1 if self._rules.in_step else len(self.episodes))
+        return ClipFrames(clip, self._rules.geometry, self._pool, self._stopwatch, keep)
 
     def _forget_clips(self) -> None:
         self._clips.clear()

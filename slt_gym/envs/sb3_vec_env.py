@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
@@ -15,6 +16,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from slt_gym.envs.episode import Observation
 from slt_gym.envs.vector_env import TrackingVectorEnv
+from slt_gym.errors import DatasetNotFoundError
 
 
 class TrackingSB3VecEnv(VecEnv):
@@ -28,13 +30,17 @@ class TrackingSB3VecEnv(VecEnv):
 
     def __init__(self, tracks: TrackingVectorEnv) -> None:
         self.tracks = tracks
-        self._actions: NDArray[np.float32] | None = None
+        self._actions: NDArray[Any] | None = None
         self._returns = np.zeros(tracks.num_envs)
         self._lengths = np.zeros(tracks.num_envs, np.int64)
         self._started = time.time()
         super().__init__(
             tracks.num_envs, tracks.single_observation_space, tracks.single_action_space
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle how it was made: the copy is a new environment, to be reset first."""
+        return _make_again, (self.tracks.spec,)
 
     def reset(self) -> Observation:
         """Begin new episodes in every track, with the seeds and options set before."""
@@ -56,7 +62,7 @@ class TrackingSB3VecEnv(VecEnv):
         self._lengths[:] = 0
         return observations
 
-    def step_async(self, actions: NDArray[np.float32]) -> None:
+    def step_async(self, actions: NDArray[Any]) -> None:
         """Take the actions of the next step."""
         self._actions = actions
 
@@ -123,3 +129,16 @@ class TrackingSB3VecEnv(VecEnv):
         self._returns[i] = 0.0
         self._lengths[i] = 0
         return episode
+
+
+def _make_again(spec: EnvSpec) -> TrackingSB3VecEnv | None:
+    """Return a new environment; None, with a warning, where its data are not there.
+
+    What holds an environment, such as a saved model, can so be loaded everywhere.
+    """
+    try:
+        tracks = gym.make_vec(spec)
+    except DatasetNotFoundError as error:
+        gym.logger.warn(f"a pickled environment is left out: {error}")
+        return None
+    return TrackingSB3VecEnv(cast("TrackingVectorEnv", tracks))

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from slt_gym.envs.actions import check_action
+from slt_gym.data import SequenceDataset
 from slt_gym.envs.arguments import (
     RENDER_MODES,
     check_augment,
@@ -21,12 +21,12 @@ from slt_gym.envs.arguments import (
     open_sequences,
 )
 from slt_gym.envs.clips import ClipSource
-from slt_gym.envs.episode import Episode, Observation
+from slt_gym.envs.episode import Episode, EpisodeRules, Observation
 from slt_gym.envs.frames import ClipFrames
 
 
-class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
-    """Follow one target through a clip of video, one box a frame.
+class TrackingEnv(gym.Env[Observation, ArrayLike]):
+    """Follow one target through a clip of video.
 
     ## Description
 
@@ -43,10 +43,30 @@ class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     ## Action Space
 
-    `Box(-1, 1, (4,), float32)` with `action="box"`: the box's centre is `0.5 + a[:2]` and its size
-    `1 + a[2:]`, in crop units (fractions of the search crop's side, from its top-left corner).
-    Numbers outside the space are cut to it; NaN is refused. `slt_gym.envs.box_to_action` and
-    `action_to_box` convert. The frame's limits are then applied by the geometry's own rule.
+    | `action` | space | meaning |
+    |---|---|---|
+    | `"box"` | `Box(-1, 1, (4,), float32)` | the box: centre `0.5 + a[:2]`, size `1 + a[2:]` |
+    | `"delta"` | `Box(-1, 1, (4,), float32)` | the previous estimate, shifted and scaled |
+    | `"moves"` | `Discrete(11)` | a small step of the estimate, several a frame |
+    | `"proposals"` | `Discrete(729)` | one of the boxes that the observation lists |
+
+    - `"box"` is in crop units (fractions of the search crop's side, from its top-left corner).
+      `slt_gym.envs.box_to_action` and `action_to_box` convert.
+    - `"delta"`: `a[:2]` is the shift in previous widths and heights, `a[2:]` is log2 of the factors
+      of width and height. All zeros keep the previous estimate.
+    - `"moves"` are those of ADNet: 0 left, 1 right, 2 up, 3 down, by 3 % of the box's width or
+      height; 4 to 7 the same, twice as far; 8 bigger, 9 smaller, by 3 %; 10 stop. Each move is a
+      step of the environment: the observation shows the same frame around the moved box. The frame
+      ends with "stop", with its 20th move, or when the agent oscillates (makes a move, its opposite
+      and the same move again); only then comes the frame's reward.
+    - `"proposals"` stand on a 9 x 9 grid of shifts around the previous estimate, each in 3 scales
+      and 3 aspect ratios; number 364, the middle one, keeps it.
+
+    `action_options` sets the constants of the last two, such as `{"max_moves": 10}`: the fields of
+    `slt_gym.envs.action_forms.MovesForm` and `ProposalsForm`.
+
+    Numbers outside a `Box` are cut to it; NaN, and choices that are not in the space, are refused.
+    The frame's limits are then applied by the geometry's own rule.
 
     ## Observation Space
 
@@ -57,21 +77,31 @@ class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
     | `template` | `Box(0, 255, (3, Z, Z), uint8)` | the target, the same all episode |
     | `search` | `Box(0, 255, (3, S, S), uint8)` | the search window of the next frame |
     | `box` | `Box(-4, 4, (4,), float32)` | the previous estimate `(x, y, w, h)`, crop units |
+    | `proposals` | `Box(-4, 4, (2916,), float32)` | with `action="proposals"`: the N boxes, flat |
     | `template_box` | `Box(-4, 4, (4,), float32)` | TrDiMP's only: the target in the template |
 
     Crops are RGB. Z and S are the geometry's: 128 and 256 for `"transt"`. After the last frame's
     step there is no frame left: the final observation shows the last frame, in the window around
-    the new estimate.
+    the new estimate. `observation["proposals"].reshape(-1, 4)` has one box `(x, y, w, h)` a row, in
+    crop units.
 
     ## Rewards
 
     T is the number of tracked frames (the first frame is not one) in which the target is visible.
     With IoU the overlap of estimate and ground truth, in the full frame:
 
-    - `reward="auc"`: `mean_k[IoU > 0.05 k, k = 0...20] / T`. The undiscounted return is the clip's
-      success AUC, the number that LaSOT and OTB report (20/21 at most).
-    - `reward="overlap"`: `IoU / T`. The return is the mean overlap.
-    - `reward="final_auc"`: zero until the last step, which gives the success AUC.
+    | `reward` | of a frame | sum over the episode |
+    |---|---|---|
+    | `"auc"` | `mean_k[IoU > 0.05 k, k = 0...20] / T` | the clip's success AUC |
+    | `"overlap"` | `IoU / T` | the mean overlap |
+    | `"final_auc"` | 0; the last step gives the AUC | the clip's success AUC |
+    | `"iou_gain"` | `(IoU - IoU of the previous estimate) / T` | mean gain over standing still |
+    | `"giou"` | `GIoU / T` | the mean generalised IoU, which tells near from far misses |
+    | `"lost_penalty"` | `-1 / T` if the IoU is 0 | minus the share of lost frames |
+
+    A dict of weights mixes them: `reward={"auc": 1.0, "lost_penalty": 0.5}`. The success AUC is the
+    number that LaSOT and OTB report, 20/21 at most. The last `info` holds it under `auc` whatever
+    the reward, so that an evaluation does not depend on what was trained with.
 
     Frames where the target is absent give no reward and are left out of T.
 
@@ -88,12 +118,24 @@ class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
     step's action was taken in), `visible` and `sequence`; at reset they describe the first frame.
     A ground truth that is no valid box is given as zeros.
 
+    With `action="moves"` they are about the frame that the move was made in, and `frame_done` says
+    whether it ended; with `restart`, `failures` counts.
+
     ## Episode End
 
     `terminated` after the clip's last frame, or, with `lost_after=k`, after k consecutive visible
-    frames at IoU 0; the frames left out count as IoU 0. The last `info` adds `auc`, `overlap`,
-    `success_50` and `success_75` (shares of frames above IoU 0.5 and 0.75), over the same T frames.
-    `truncated` is never set.
+    frames at IoU 0. The last `info` adds `auc`, `overlap`, `success_50` and `success_75` (shares of
+    frames above IoU 0.5 and 0.75), over the same T frames. `truncated` is never set.
+
+    With `restart=n` a failure (k consecutive visible frames at IoU 0; one, unless `lost_after` is
+    given) does not end the episode. The track begins again from the ground truth of the n-th frame
+    after the failure, or of the next one where the target is visible, and goes on with the frame
+    after it; where there is none, the episode ends. `restart=True` is 5 frames, as in VOT's
+    supervised experiment. The template stays.
+
+    The visible frames that are left out after a failure, the one of the new start included, count
+    as IoU 0: in T, in `auc` and the other results, and in the reward, where `"giou"` and
+    `"lost_penalty"` take -1 for each of them.
 
     ## Arguments
 
@@ -103,12 +145,14 @@ class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
     | `root` | `None` | the dataset's folder; None looks at the environment variables |
     | `split` | `"train"` | `"train"`, `"val"`, `"test"`, or another of the dataset's splits |
     | `geometry` | `"transt"` | name of the tracker whose windows and crops are used |
-    | `action` | `"box"` | form of the actions |
-    | `reward` | `"auc"` | `"auc"`, `"overlap"` or `"final_auc"` |
+    | `action` | `"box"` | form of the actions: `"box"`, `"delta"`, `"moves"` or `"proposals"` |
+    | `action_options` | `None` | a dict of options of that form |
+    | `reward` | `"auc"` | name of a reward, or a dict of weights by name |
     | `num_frames` | `24` | length of a clip, the first frame included; None: whole sequences |
     | `sampler` | `"pytracking"` | the rule that training clips are drawn by; or `"pysot"` |
     | `augment` | `False` | change training clips: True, or a dict of `AugmentationConfig` fields |
     | `lost_after` | `None` | end after that many consecutive visible frames at IoU 0 |
+    | `restart` | `False` | begin again that many frames after a failure; True: 5 |
     | `dataset_options` | `None` | a dict of further options of the dataset |
     | `render_mode` | `None` | `"rgb_array"`: ground truth green, estimate red, window yellow |
 
@@ -136,18 +180,20 @@ class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
         split: str = "train",
         geometry: str = "transt",
         action: str = "box",
-        reward: str = "auc",
+        action_options: dict[str, Any] | None = None,
+        reward: str | dict[str, float] = "auc",
         num_frames: int | None = 24,
         sampler: str = "pytracking",
         augment: bool | dict[str, Any] = False,
         lost_after: int | None = None,
+        restart: bool | int = False,
         dataset_options: dict[str, Any] | None = None,
         render_mode: str | None = None,
         **unknown: Any,
     ) -> None:
         check_keywords(unknown)
         self.render_mode = check_render_mode(render_mode)
-        self._rules = check_rules(geometry, action, reward, lost_after)
+        self._rules = check_rules(geometry, action, action_options, reward, lost_after, restart)
         length = check_num_frames(num_frames)
         sampler = check_sampler(sampler)
         augmentation = check_augment(augment, sampler)
@@ -155,7 +201,17 @@ class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
         self._source = ClipSource(sequences, length, sampler=sampler, augmentation=augmentation)
         self._episode: Episode | None = None
         self.observation_space = self._rules.observation_space  # type: ignore[assignment]
-        self.action_space = self._rules.action_space  # type: ignore[assignment]
+        self.action_space = self._rules.action_space
+
+    @property
+    def rules(self) -> EpisodeRules:
+        """What does not change from clip to clip."""
+        return self._rules
+
+    @property
+    def sequences(self) -> SequenceDataset:
+        """Where the clips come from."""
+        return self._source.dataset
 
     @property
     def split(self) -> str:
@@ -181,17 +237,16 @@ class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
         self._episode = Episode(ClipFrames(clip, self._rules.geometry), self._rules)
         return self._episode.observe(), self._episode.start_info()
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Give the box of the next frame.
+    def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Act on the next frame, or once more on the same one with ``action="moves"``.
 
         Raises:
-            InvalidArgumentError: The action has another shape, or a number that is not finite.
+            InvalidArgumentError: The action has another shape, or a number that is not finite or
+                out of range.
         """
         if self._episode is None or self._episode.done:
             raise ResetNeeded("the episode has not begun or has ended: call reset() before step()")
-        reward, terminated, info = self._episode.step(check_action(action))
+        reward, terminated, info = self._episode.step(self._rules.form.check(action))
         return self._episode.observe(), reward, terminated, False, info
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -209,3 +264,7 @@ class TrackingEnv(gym.Env[Observation, NDArray[np.float32]]):
     def close(self) -> None:
         """Let go of the clip's frames; closing twice does no harm."""
         self._episode = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the episode out: a copy is to be reset first."""
+        return {**self.__dict__, "_episode": None}

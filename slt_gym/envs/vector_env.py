@@ -13,7 +13,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 from numpy.typing import NDArray
 
-from slt_gym.envs.actions import check_action
+from slt_gym.data import SequenceDataset
+from slt_gym.envs.action_forms import ActionForm
 from slt_gym.envs.arguments import (
     check_augment,
     check_count,
@@ -25,7 +26,7 @@ from slt_gym.envs.arguments import (
     open_sequences,
 )
 from slt_gym.envs.clips import ClipSource
-from slt_gym.envs.episode import Observation
+from slt_gym.envs.episode import EpisodeRules, Observation
 from slt_gym.envs.group import TrackGroup, TrackStep
 from slt_gym.envs.infos import pack_infos
 from slt_gym.envs.stopwatch import Stopwatch
@@ -40,12 +41,14 @@ _OWN_ARGUMENTS = ("num_envs", "tracks_per_clip", "threads", "prefetch", "copy", 
 _Result = TypeVar("_Result")
 
 
-class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
+class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     """Run many :class:`TrackingEnv` tracks, as Gymnasium's own vector environments would.
 
     Tracks come in groups of ``tracks_per_clip``: the n-th episode of every track of a group is the
     same clip, whose frames are decoded and whose template is cut once. Each group is one task for
     the threads, and the frame after the one being looked at is decoded while the policy thinks.
+    With ``action="moves"`` or ``restart`` the tracks of a group may be on different frames; each
+    track then adds to the frames that are kept, and those far ahead of the others decode alone.
     None of this changes a result: with ``tracks_per_clip=1`` and a seed s, track i is a
     ``TrackingEnv`` reset with the seed s + i.
 
@@ -58,13 +61,15 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
         root: The dataset's folder; a mixture's folder or dict of folders.
         split: ``"train"``, ``"val"``, ``"test"``, or another of the dataset's splits.
         geometry: Name of the tracker whose windows and crops are used.
-        action: Form of the actions.
-        reward: ``"auc"``, ``"overlap"`` or ``"final_auc"``.
+        action: Form of the actions: ``"box"``, ``"delta"``, ``"moves"`` or ``"proposals"``.
+        action_options: A dict of options of that form.
+        reward: Name of a reward, or a dict of weights by name.
         num_frames: Length of a clip; None is whole sequences.
         sampler: The rule that training clips are drawn by: ``"pytracking"`` or ``"pysot"``.
         augment: Change training clips: True, or a dict of the fields of
             :class:`slt_gym.data.AugmentationConfig`.
         lost_after: End after that many consecutive visible frames at IoU 0.
+        restart: Begin again that many frames after a failure instead; True: 5.
         dataset_options: Further options of the dataset.
         render_mode: ``"rgb_array"``: :meth:`render` gives one picture for each track.
         tracks_per_clip: Tracks that share each clip (k); divides ``num_envs``.
@@ -94,11 +99,13 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
         split: str = "train",
         geometry: str = "transt",
         action: str = "box",
-        reward: str = "auc",
+        action_options: dict[str, Any] | None = None,
+        reward: str | dict[str, float] = "auc",
         num_frames: int | None = 24,
         sampler: str = "pytracking",
         augment: bool | dict[str, Any] = False,
         lost_after: int | None = None,
+        restart: bool | int = False,
         dataset_options: dict[str, Any] | None = None,
         render_mode: str | None = None,
         tracks_per_clip: int = 1,
@@ -124,7 +131,9 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
         self.render_mode = check_render_mode(render_mode)
         self.copy = bool(copy)
 
-        rules = check_rules(geometry, action, reward, lost_after)
+        self._rules = rules = check_rules(
+            geometry, action, action_options, reward, lost_after, restart
+        )
         length = check_num_frames(num_frames)
         sampler = check_sampler(sampler)
         augmentation = check_augment(augment, sampler)
@@ -136,7 +145,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
 
         self.stopwatch = Stopwatch()
         self._pool = ThreadPoolExecutor(
-            threads or min(_count_cores(), groups), thread_name_prefix="slt_gym-decode"
+            threads or min(count_cores(), groups), thread_name_prefix="slt_gym-decode"
         )
         self._groups = [
             TrackGroup(
@@ -166,6 +175,16 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         """The seeds of the groups' random number generators."""
         return tuple(group.seed for group in self._groups)
+
+    @property
+    def rules(self) -> EpisodeRules:
+        """What does not change from clip to clip."""
+        return self._rules
+
+    @property
+    def sequences(self) -> SequenceDataset:
+        """Where the clips come from."""
+        return self._sequences
 
     @property
     def split(self) -> str:
@@ -224,14 +243,15 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
         return self._observations(), infos
 
     def step(
-        self, actions: NDArray[np.float32]
+        self, actions: NDArray[Any]
     ) -> tuple[
         Observation, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
     ]:
         """Take one step in every track.
 
         Raises:
-            InvalidArgumentError: The actions have another shape, or a number that is not finite.
+            InvalidArgumentError: The actions have another shape, or a number that is not finite or
+                out of range.
             ResetNeeded: A track has not begun or, with ``autoreset_mode="disabled"``, has ended.
         """
         observations, steps = self.step_tracks(actions)
@@ -248,7 +268,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
         terminations = np.array([track.terminated for track in steps], np.bool_)
         return observations, rewards, terminations, np.zeros_like(terminations), infos
 
-    def step_tracks(self, actions: NDArray[np.float32]) -> tuple[Observation, list[TrackStep]]:
+    def step_tracks(self, actions: NDArray[Any]) -> tuple[Observation, list[TrackStep]]:
         """Do what :meth:`step` does, but give everything except the observations track by track."""
         disabled = self.autoreset_mode is AutoresetMode.DISABLED
         waiting = ~self._begun | (self._ended & disabled)
@@ -258,7 +278,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
                 'them first, with options={"reset_mask": …} if others go on'
             )
         autoreset = self._ended & (self.autoreset_mode is AutoresetMode.NEXT_STEP)
-        checked = _check_actions(actions, autoreset)
+        checked = _check_actions(self._rules.form, actions, autoreset)
         rows = self._turn_batch()
         k = self.tracks_per_clip
 
@@ -336,7 +356,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]
         return firsts
 
 
-def _count_cores() -> int:
+def count_cores() -> int:
     """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -367,10 +387,10 @@ def _check_mask(mask: object, num_envs: int) -> NDArray[np.bool_]:
     return mask
 
 
-def _check_actions(actions: Any, unused: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _check_actions(form: ActionForm, actions: Any, unused: NDArray[np.bool_]) -> NDArray[Any]:
     """Check a batch of actions; those of tracks that are about to begin may hold anything."""
     if unused.any():
-        actions = np.array(actions, np.float64)
-        if actions.shape == (len(unused), 4):
-            actions[unused] = 0.0
-    return check_action(actions, (len(unused), 4))
+        actions = np.array(actions)
+        if actions.shape[:1] == unused.shape:
+            actions[unused] = 0
+    return form.check(actions, unused.shape)

@@ -394,8 +394,8 @@ def test_dataset_options_reach_the_dataset(memory: Memory, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"reward": "auk"}, r"unknown reward 'auk'.*auc, final_auc, overlap.*did you mean 'auc'"),
-        ({"action": "delta"}, r"unknown action 'delta': accepted are box"),
+        ({"reward": "auk"}, r"unknown reward 'auk'.*auc, final_auc, giou.*did you mean 'auc'"),
+        ({"action": "deltas"}, r"unknown action 'deltas': accepted are box, delta, moves, prop"),
         ({"geometry": "transtt"}, r"unknown geometry 'transtt'.*did you mean 'transt'"),
         ({"num_frames": 1}, r"'num_frames'.* is 1: accepted are whole numbers from 2 up"),
         ({"num_frames": 2.5}, r"'num_frames'.* is 2.5"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from same import assert_same
 from trees import MemorySequence, draw_boxes
 
 from slt_gym.envs import TrackingEnv, TrackingVectorEnv, box_to_action
@@ -37,20 +38,6 @@ def make_sync(num_envs: int, mode: str, **kwargs: Any) -> SyncVectorEnv:
 def draw_actions(observations: dict, rng: np.random.Generator, spread: float = 0.1) -> np.ndarray:
     actions = box_to_action(observations["box"])
     return actions + rng.uniform(-spread, spread, actions.shape).astype(np.float32)
-
-
-def assert_same(ours: Any, theirs: Any) -> None:
-    """Compare results exactly, types included."""
-    assert type(ours) is type(theirs)
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            assert_same(ours[key], theirs[key])
-    elif isinstance(ours, tuple) or (isinstance(ours, np.ndarray) and ours.dtype == object):
-        for mine, other in zip(ours, theirs, strict=True):
-            assert_same(mine, other)
-    else:
-        np.testing.assert_array_equal(ours, theirs, strict=True)
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"lost_after": 2}, {"prefetch": False}, {"threads": 1}])
