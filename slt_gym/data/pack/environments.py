@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import lmdb
 
 from slt_gym.errors import FrameError
+
+_Result = TypeVar("_Result")
 
 # Each takes a file descriptor, of which a process often has 1024. A pack of TrackingNet has 500
 # shards; sequences are read one after the other, so that few of them are in use at a time.
@@ -43,22 +45,27 @@ class _Environments:
     """The open files, the one last used last."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self._open: dict[ShardFile, _Open] = {}
+        self._forking = False
+        self._changed = threading.Condition(threading.Lock())
 
-    @contextmanager
-    def use(self, shard: ShardFile) -> Iterator[lmdb.Environment]:
-        with self.lock:
+    def acquire(self, shard: ShardFile) -> _Open:
+        """Return the open file, which stays open until :meth:`release`."""
+        with self._changed:
+            while self._forking:
+                self._changed.wait()
             # LMDB must not open a file twice in one process: opening is under the lock, too.
             entry = self._open.pop(shard, None) or _Open(_open(shard))
             self._open[shard] = entry
             entry.users += 1
             self._close_oldest()
-        try:
-            yield entry.environment
-        finally:
-            with self.lock:
-                entry.users -= 1
+            return entry
+
+    def release(self, entry: _Open) -> None:
+        with self._changed:
+            entry.users -= 1
+            if self._forking:
+                self._changed.notify_all()
 
     def _close_oldest(self) -> None:
         if len(self._open) > _KEPT:
@@ -66,44 +73,65 @@ class _Environments:
                 self._open.pop(shard).environment.close()
                 break
 
-    def start_anew(self) -> None:
-        """Close all files in a process that was just forked, where they must not be used.
+    # LMDB's environments must not be used in a forked process, nor can they be closed there while
+    # a thread of the parent, which is not in the child, is reading. So a fork waits for the reads
+    # that are under way, which takes milliseconds, and the child starts with no file open.
 
-        Nobody else lets go of them: threads of the parent that were reading are not here.
-        """
+    def before_fork(self) -> None:
+        self._changed.acquire()
+        while self._forking:
+            self._changed.wait()
+        self._forking = True
+        while any(entry.users for entry in self._open.values()):
+            self._changed.wait()
+
+    def after_fork_in_parent(self) -> None:
+        self._forking = False
+        self._changed.notify_all()
+        self._changed.release()
+
+    def after_fork_in_child(self) -> None:
         for entry in self._open.values():
             entry.environment.close()
         self._open.clear()
-        self.lock.release()
+        self._forking = False
+        self._changed = threading.Condition(threading.Lock())
 
 
 _environments = _Environments()
 if hasattr(os, "register_at_fork"):
-    # The lock is held while the process forks, so that no other thread is just opening a file.
     os.register_at_fork(
-        before=_environments.lock.acquire,
-        after_in_parent=_environments.lock.release,
-        after_in_child=_environments.start_anew,
+        before=_environments.before_fork,
+        after_in_parent=_environments.after_fork_in_parent,
+        after_in_child=_environments.after_fork_in_child,
     )
 
 
-@contextmanager
-def open_value(shard: ShardFile, key: bytes) -> Iterator[memoryview]:
-    """Give a value of a shard, without copying it; it must not be used after the block.
+def read_value(shard: ShardFile, key: bytes, decode: Callable[[memoryview], _Result]) -> _Result:
+    """Decode a value of a shard without copying it.
 
     Works from any thread, and from processes that were forked or spawned.
+
+    Args:
+        shard: The shard.
+        key: The value's key.
+        decode: Called with the value, which it must not keep; its result is returned.
 
     Raises:
         FrameError: The shard is missing or damaged.
     """
-    with _environments.use(shard) as environment, environment.begin(buffers=True) as transaction:
-        try:
-            value = transaction.get(key)
-        except lmdb.Error as error:
-            raise _damaged(shard, str(error)) from None
-        if value is None:
-            raise _damaged(shard, f"it lacks {key!r}")
-        yield value
+    entry = _environments.acquire(shard)
+    try:
+        with entry.environment.begin(buffers=True) as transaction:
+            try:
+                value = transaction.get(key)
+            except lmdb.Error as error:
+                raise _damaged(shard, str(error)) from None
+            if value is None:
+                raise _damaged(shard, f"it lacks {key!r}")
+            return decode(value)
+    finally:
+        _environments.release(entry)
 
 
 def _open(shard: ShardFile) -> lmdb.Environment:

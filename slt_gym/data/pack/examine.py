@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from slt_gym.data.pack.environments import ShardFile, open_value
+from slt_gym.data.pack.environments import ShardFile, read_value
 from slt_gym.data.pack.manifest import Manifest, read_index, read_manifest
 from slt_gym.data.pack.records import decode_record, frame_key, is_whole, sequence_key, unseal
 from slt_gym.errors import FrameError, SltGymError
@@ -44,8 +44,7 @@ def examine(folder: Path, number: int) -> Iterator[str]:
 def _read(file: ShardFile, key: bytes) -> bytes | None:
     """Return the content of a value, None if it is damaged."""
     try:
-        with open_value(file, key) as value:
-            return bytes(unseal(value)) if is_whole(value) else None
+        return read_value(file, key, lambda v: bytes(unseal(v)) if is_whole(v) else None)
     except FrameError:
         return None
 

@@ -34,7 +34,7 @@ class Source:
     splits: dict[str, SequenceDataset]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # COCO has 850,000 of them.
 class Entry:
     """A sequence's place in its split, and its number of frames."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slt_gym.data.pack.environments import ShardFile, open_value
+from slt_gym.data.pack.environments import ShardFile, read_value
 from slt_gym.data.pack.manifest import Manifest, read_index, read_manifest
 from slt_gym.data.pack.records import (
     Record,
@@ -35,9 +35,9 @@ class PackedSequence(Sequence):
 
     def read(self, t: int) -> NDArray[np.uint8]:
         """Read and decode frame ``t``: RGB uint8, shape ``(H, W, 3)``."""
-        with open_value(self._shard, frame_key(self._frames[t])) as value:
-            what = f"frame {t} of {self.name!r}, in {self._shard.path}"
-            return decode_frame(unseal(value), what)
+        what = f"frame {t} of {self.name!r}, in {self._shard.path}"
+        key = frame_key(self._frames[t])
+        return read_value(self._shard, key, lambda value: decode_frame(unseal(value), what))
 
     def read_encoded(self, t: int) -> bytes:
         """Return the content of the file that frame ``t`` was.
@@ -45,8 +45,8 @@ class PackedSequence(Sequence):
         Raises:
             FrameError: The shard is missing or damaged.
         """
-        with open_value(self._shard, frame_key(self._frames[t])) as value:
-            return bytes(unseal(value))
+        key = frame_key(self._frames[t])
+        return read_value(self._shard, key, lambda value: bytes(unseal(value)))
 
 
 class PackDataset(SequenceDataset):
@@ -77,13 +77,16 @@ class PackDataset(SequenceDataset):
     def _load(self, index: int) -> Sequence:
         number, record = self._places[:, index]
         shard = self._shards[number]
-        with open_value(shard, sequence_key(record)) as value:
+
+        def decode(value: memoryview) -> Record:
             if not is_whole(value):
                 raise AnnotationError(
                     f"{shard.path} is damaged: the annotations of {self.names[index]!r} are not "
                     "what was packed"
                 )
-            return PackedSequence(decode_record(unseal(value)), shard)
+            return decode_record(unseal(value))
+
+        return PackedSequence(read_value(shard, sequence_key(record), decode), shard)
 
 
 def _check_request(

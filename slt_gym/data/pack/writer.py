@@ -63,10 +63,9 @@ def check_output(source_root: Path, out: Path) -> None:
             f"{out} lies in the dataset's folder {source_root}: give a folder outside of it"
         )
     if out.is_dir():
-        names = [path.name for path in out.iterdir()]
-        ours = {INDEX, MANIFEST, UNFINISHED}.intersection(names)
-        files = tuple(f"{name}." for name in ours) + (("shard-",) if ours else ())
-        strange = sorted(n for n in names if n not in ours and not n.startswith(files))
+        names = {path.name for path in out.iterdir()}
+        ours = (MANIFEST, INDEX, UNFINISHED, "shard-") if names & {MANIFEST, UNFINISHED} else ()
+        strange = sorted(name for name in names if not name.startswith(ours))
         if strange:
             raise InvalidArgumentError(
                 f"the folder {out} holds something else than a pack, such as {strange[0]!r}: give "
@@ -99,6 +98,8 @@ def find_complete(source: Source, shard_bytes: int, out: Path) -> Manifest | Non
                 f"the folder {out} holds {'a' if manifest else 'an unfinished'} pack with {key} "
                 f"{held[key]!r}, not {value!r}: give a new folder, or remove it"
             )
+    if manifest is not None and (out / UNFINISHED).is_dir():
+        shutil.rmtree(out / UNFINISHED)  # Killed when only this was left to do.
     return manifest
 
 
@@ -126,15 +127,20 @@ def write_pack(
 
     Args:
         plan: What to write.
-        out: The pack's folder; see :func:`check_output` and :func:`find_complete`.
+        out: The pack's folder.
         workers: The number of threads.
         progress: Called with numbers of frames that are done, by one thread at a time.
 
     Raises:
+        InvalidArgumentError: ``out`` lies in the dataset's folder or holds something else.
         FrameError: A frame cannot be read; finished shards are kept.
         SltGymError: Another process is making this pack.
         OSError: ``out`` cannot be written; finished shards are kept.
     """
+    check_output(plan.source.root, out)
+    complete = find_complete(plan.source, plan.shard_bytes, out)
+    if complete is not None:
+        return complete
     (out / UNFINISHED).mkdir(parents=True, exist_ok=True)
     with _alone(out):
         wanted = _describe(plan.source, plan.shard_bytes)
