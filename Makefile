@@ -11,11 +11,12 @@ ARGS :=
 BASE := $(VENV)/.installed
 TEST := $(VENV)/.installed-test
 DOCS := $(VENV)/.installed-docs
+VOT := $(VENV)/.installed-vot
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help train base test test-fast lint docs clean
+.PHONY: help train base test test-fast test-vot lint docs clean
 # Two pips in one environment would get in each other's way.
 .NOTPARALLEL:
 
@@ -23,6 +24,7 @@ help:
 	@echo "make train      train TransT on synthetic video, evaluate it, draw a plot and a video"
 	@echo "make base       train the base that make train starts from, frame by frame"
 	@echo "make test       run all tests; make test-fast leaves the slow ones out"
+	@echo "make test-vot   run the tests that need the official vot-toolkit, which it installs"
 	@echo "make lint       check style, format and types"
 	@echo "make docs       build the documentation in site/"
 	@echo "make clean      remove .venv and all that was built; runs/ stays"
@@ -46,6 +48,9 @@ test: $(TEST)
 
 test-fast: $(TEST)
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-vot: $(VOT)
+	$(BIN)/python -m pytest tests/cli/test_cli_trax.py $(ARGS)
 
 lint: $(TEST)
 	$(BIN)/python -m ruff check .
@@ -87,4 +92,9 @@ $(TEST): $(BASE)
 $(DOCS): $(BASE)
 	@rm -f $@
 	$(BIN)/python -m pip install -e ".[docs]"
+	@touch $@
+
+$(VOT): $(TEST)
+	@rm -f $@
+	$(BIN)/python -m pip install -e ".[vot]"
 	@touch $@

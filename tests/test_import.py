@@ -34,9 +34,13 @@ def test_import_costs_little_beyond_gymnasium() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["slt_gym.data", "slt_gym.geometry", "slt_gym.envs.vector_env", "slt_gym.envs.sb3"]
+    "module",
+    [
+        *("slt_gym.data", "slt_gym.geometry", "slt_gym.envs.vector_env", "slt_gym.envs.sb3"),
+        "slt_gym.evaluation",
+    ],
 )
-def test_environments_need_no_torch(module: str) -> None:
+def test_environments_and_scores_need_no_torch(module: str) -> None:
     heavy = [name for name in HEAVY if name != "cv2"]
     loaded = run_python(f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])")
     assert loaded == "[]"

@@ -87,9 +87,8 @@ class RandomWalkTracker(_Baseline):
 class OracleTracker(_Baseline):
     """Knows the ground truth, and answers with it as far as a tracker's search crop reaches.
 
-    What it misses, any tracker with that geometry misses: targets that left the search window
-    between two frames, and sizes that the geometry's limits refuse. Where the ground truth holds
-    no valid box it stays where it is.
+    What it misses lay outside the search window around its last box, or is a size that the
+    geometry's limits refuse. Where the ground truth holds no valid box it stays where it is.
 
     Args:
         geometry: Name of the tracker whose windows limit it.

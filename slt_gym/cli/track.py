@@ -16,7 +16,7 @@ from tyro.conf import Positional, arg
 
 from slt_gym.cli.arguments import choose_device
 from slt_gym.cli.frame_source import FrameSource, open_source
-from slt_gym.errors import CheckpointError, InvalidArgumentError
+from slt_gym.errors import InvalidArgumentError
 from slt_gym.evaluation.files import check_output_file, replacing
 
 if TYPE_CHECKING:
@@ -152,8 +152,7 @@ class _Stopwatch:
 
 
 def _create(arguments: Arguments) -> Tracker:
-    from slt_gym.agents import create_tracker  # noqa: PLC0415 (imports torch)
-    from slt_gym.agents.registry import get_tracker_entry  # noqa: PLC0415
+    from slt_gym.agents.creation import choose_weights, create_tracker  # noqa: PLC0415 (torch)
     from slt_gym.agents.weights import read_config  # noqa: PLC0415
 
     weights = arguments.weights
@@ -161,13 +160,7 @@ def _create(arguments: Arguments) -> Tracker:
     if name is None:
         is_folder = weights not in (None, "pretrained") and Path(str(weights)).expanduser().is_dir()
         name = read_config(str(weights))["tracker"] if is_folder else _DEFAULT_TRACKER
-    if get_tracker_entry(name).pretrained is None and weights in (None, "pretrained"):
-        raise CheckpointError(
-            f"no weights of {name!r} ship with the package, and random ones follow nothing: "
-            "give --weights the path of a published checkpoint (.pth, .pth.tar) or of a folder of "
-            "weights"
-        )
-    return create_tracker(name, weights or "pretrained", choose_device(arguments.device))
+    return create_tracker(name, choose_weights(name, weights), choose_device(arguments.device))
 
 
 def _check_outputs(source: FrameSource, output: Path, video: Path | None) -> None:

@@ -109,14 +109,13 @@ def _list_readers(trax: Any) -> dict[str, Callable[[Any], NDArray[np.uint8]]]:
     def read_file(image: Any) -> NDArray[np.uint8]:
         path = Path(image.path())
         try:
-            return decode_frame(np.fromfile(path, np.uint8), str(path))
+            data = path.read_bytes()
         except OSError as error:
             raise FrameError(f"cannot read {path}: {error.strerror or error}") from None
+        return decode_frame(data, str(path))
 
     return {
         trax.Image.PATH: read_file,
-        trax.Image.BUFFER: lambda image: decode_frame(
-            np.frombuffer(image.buffer(), np.uint8), "the client's image"
-        ),
+        trax.Image.BUFFER: lambda image: decode_frame(image.buffer(), "the client's image"),
         trax.Image.MEMORY: lambda image: np.ascontiguousarray(image.array(), np.uint8),
     }

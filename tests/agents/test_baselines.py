@@ -107,6 +107,31 @@ def test_a_lost_opencv_tracker_keeps_its_box(monkeypatch: pytest.MonkeyPatch) ->
     assert tracker.score == 0
 
 
+@pytest.mark.parametrize(
+    "box",
+    [
+        *([-10, -10, 30, 24], [150, 110, 30, 30], [-40, -40, 30, 24], [170, 40, 9, 9]),
+        *(
+            [5, 5, 1, 1],
+            [50.5, 40.2, 3, 2.5],
+            [159, 119, 1, 1],
+            [0, 0, 160, 120],
+            [-9, -9, 400, 300],
+        ),
+    ],
+)
+def test_mil_starts_anywhere(box: list[float]) -> None:
+    """OpenCV fails with its own error outside the frame, and hangs on targets of a few pixels."""
+    tracker = slt_gym.create_tracker("opencv-mil")
+    tracker.init(FRAME, box)
+    answer = tracker.update(FRAME)
+    assert np.isfinite(answer).all()
+    assert (answer[2:] > 0).all()
+    if box[2] >= 160:
+        np.testing.assert_array_equal(answer, box)
+        assert tracker.score == 0
+
+
 def test_nano_needs_its_files(tmp_path) -> None:
     with pytest.raises(CheckpointError, match=r"backbone=… is not given"):
         slt_gym.create_tracker("opencv-nano")
@@ -124,6 +149,9 @@ def test_wrong_arguments() -> None:
         slt_gym.create_tracker("random-walk", stepp=1)
     with pytest.raises(InvalidArgumentError, match=r"unknown tracker 'kcf'.*opencv-mil.*transt"):
         slt_gym.create_tracker("kcf")
+    for name in set(BASELINES) - {"opencv-nano"}:
+        with pytest.raises(SltGymError, match="update was called before init"):
+            slt_gym.create_tracker(name).update(FRAME)
     for name in set(BASELINES) - {"opencv-nano", "oracle"}:
         with pytest.raises(InvalidArgumentError, match="box"):
             slt_gym.create_tracker(name).init(FRAME, [0, 0, -1, 5])

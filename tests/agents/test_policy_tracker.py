@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -27,15 +28,15 @@ def a2c(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def follow_in_env(model: A2C) -> list[np.ndarray]:
-    env = gym.make(ENV_ID, split="test", **ENV)
+def follow_in_env(model: Any, **options: Any) -> list[np.ndarray]:
+    env = gym.make(ENV_ID, split="test", **{**ENV, **options})
     observation, info = env.reset()
-    boxes, state, done = [info["box"]], None, False
+    boxes, state, done = {info["frame"]: info["box"]}, None, False
     while not done:
         action, state = model.predict(observation, state, deterministic=True)
         observation, _, done, _, info = env.step(action)
-        boxes.append(info["box"])
-    return boxes
+        boxes[info["frame"]] = info["box"]  # The last one of each frame.
+    return list(boxes.values())
 
 
 def follow_outside(tracker: PolicyTracker) -> list[np.ndarray]:
@@ -54,11 +55,33 @@ def test_the_boxes_are_those_of_the_environment(a2c: Path) -> None:
     np.testing.assert_allclose(follow_outside(tracker), expected, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("action", "options"),
+    [("delta", {}), ("moves", {"step": 0.1, "max_moves": 4}), ("proposals", {"grid": 5})],
+)
+def test_every_form_of_actions(action: str, options: dict[str, Any], tmp_path: Path) -> None:
+    given = {"action": action, "action_options": options}
+    env = make_sb3_env(ENV_ID, n_envs=1, **ENV, **given)
+    path = tmp_path / "model.zip"
+    A2C("MultiInputPolicy", env, seed=2, device="cpu").save(path)
+    tracker = load_policy_tracker(path, "A2C", "transt-tiny", **given)
+    expected = follow_in_env(A2C.load(path, device="cpu"), **given)
+    assert len(expected) == VIDEO["num_frames"]
+    found = follow_outside(tracker)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert not np.allclose(found[-1], found[0], atol=0.5)
+    if action != "delta":
+        with pytest.raises(
+            InvalidArgumentError, match=r"was trained with action Discrete\(\d+\), "
+        ):
+            load_policy_tracker(path, "A2C", "transt-tiny")
+
+
 def test_slt_knows_its_geometry(tmp_path: Path) -> None:
     model = make_slt()
     model.save(tmp_path / "slt.zip")
     tracker = load_policy_tracker(tmp_path / "slt.zip", "SLT")
-    assert tracker.geometry.search_size == 96
+    assert tracker.rules.geometry.search_size == 96
     boxes = follow_outside(tracker)
     np.testing.assert_allclose(boxes, follow_in_env(model.policy), atol=1e-3)
 
@@ -71,7 +94,7 @@ def test_wrong_input(a2c: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="give the geometry that"):
         load_policy_tracker(a2c, "stable_baselines3:A2C")
     with pytest.raises(
-        InvalidArgumentError, match=r"was trained with search crops of shape \(3, 96"
+        InvalidArgumentError, match=r"was trained with search Box\(0, 255, \(3, 96.*\(3, 256"
     ):
         load_policy_tracker(a2c, "A2C", "transt")
     (tmp_path / "broken.zip").write_bytes(b"no zip")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -16,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from slt_gym.agents import create_tracker
 from slt_gym.agents.pretraining import PretrainingConfig
 from slt_gym.cli import main
+from slt_gym.data.pairs import SIAMATTN_PAIRS, SIAMRPNPP_PAIRS, PairConfig
 
 OPTIONS = '{"width": 96, "height": 72, "num_frames": 6, "num_sequences": 4}'
 SHORT = ["--steps", "3", "--batch-size", "4", "--threads", "1", "--dataset-options", OPTIONS]
@@ -143,6 +145,20 @@ def test_trains_on_a_mixture_and_on_a_test_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("tracker", "published"),
+    [("siamrpnpp-tiny", SIAMRPNPP_PAIRS), ("siamattn-tiny", SIAMATTN_PAIRS)],
+)
+def test_pairs_are_the_trackers_own_but_for_what_is_given(
+    tracker: str, published: PairConfig, tmp_path: Path
+) -> None:
+    words = ["pretrain", tracker, "synthetic", str(tmp_path / "run"), *SHORT, "--no-progress-bar"]
+    main([*words, "--device", "cpu", "--steps", "1", "--search-scale", "0"])
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    expected = {**dataclasses.asdict(published), "search_scale": 0.0}
+    assert config["arguments"]["training"]["pairs"] == expected
+
+
+@pytest.mark.parametrize(
     ("names", "message"),
     [(["transt-tyni", "synthetic"], "'transt-tiny'"), (["transt-tiny", "lasott"], "'lasot'")],
 )
@@ -182,6 +198,7 @@ def test_help_shows_the_true_defaults(capsys: pytest.CaptureFixture[str]) -> Non
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--steps" in text
-    assert f"(default: {PretrainingConfig().pairs.scale_jitter})" in text
+    assert f"(default: {PretrainingConfig.max_grad_norm})" in text
+    assert "--centre-jitter FLOAT" in text
     assert "transt-tiny" in text
     assert "lasot" in text

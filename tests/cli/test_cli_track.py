@@ -96,6 +96,14 @@ def test_tracks_a_video(
     assert "damaged" not in capsys.readouterr().out
 
 
+def test_tracks_with_a_baseline(sequence: Sequence, frames: Path, tmp_path: Path) -> None:
+    output = tmp_path / "boxes.txt"
+    words = ["track", str(frames), "--box", box_text(sequence), "--tracker", "static"]
+    main([*words, "--output", str(output), "--no-progress-bar"])
+    first = parse_box(box_text(sequence))
+    np.testing.assert_allclose(np.loadtxt(output, delimiter=","), [first] * LENGTH, atol=1e-4)
+
+
 def test_folder_and_video_give_the_same_frames(sequence: Sequence, frames: Path) -> None:
     source = open_source(frames)
     assert (source.count, source.fps, source.is_video) == (LENGTH, 30.0, False)

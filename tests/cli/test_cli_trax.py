@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import slt_gym
+from slt_gym.agents import Tracker
 from slt_gym.cli import main
 from slt_gym.cli.trax import serve
 from slt_gym.data import open_dataset
@@ -107,6 +108,31 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> No
         main(["trax", "static"])
     assert caught.value.code == 2
     assert 'pip install "slt-gym[vot]"' in capsys.readouterr().err
+
+
+def test_a_network_gets_the_weights_that_ship_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_dataset("synthetic", split="test", num_frames=2, width=160, height=120)[0]
+    expected = slt_gym.create_tracker("transt-tiny", "pretrained")
+    expected.init(source.read(0), source.boxes[0])
+    answers = []
+
+    def follow(tracker: Tracker, trax: Any) -> None:
+        tracker.init(source.read(0), source.boxes[0])
+        answers.append(tracker.update(source.read(1)))
+
+    monkeypatch.setitem(sys.modules, "trax", SimpleNamespace())
+    monkeypatch.setattr("slt_gym.cli.trax.serve", follow)
+    main(["trax", "transt-tiny", "--device", "cpu"])
+    np.testing.assert_array_equal(answers, [expected.update(source.read(1))])
+
+
+def test_wrong_input(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "trax", SimpleNamespace())
+    for word, message in (("transt", "no weights of 'transt' ship"), ("kcf", "unknown tracker")):
+        with pytest.raises(SystemExit) as caught:
+            main(["trax", word])
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
