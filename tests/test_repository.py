@@ -53,6 +53,8 @@ API = {
         "SiamAttnPolicy",
         "SiamRPNppPolicy",
         "Tracker",
+        "TrackerActorCriticPolicy",
+        "TrackerFeaturesExtractor",
         "TrackerNetwork",
         "TrackerPolicy",
         "TrDiMPPolicy",
@@ -64,7 +66,7 @@ API = {
         "register_tracker",
         "save_weights",
     ],
-    "slt_gym.evaluation": ["load_results", "score"],
+    "slt_gym.evaluation": ["Report", "evaluate", "load_results", "score"],
 }
 
 # The rooms that each room may import from, besides itself and the package's lone modules. The
@@ -279,6 +281,8 @@ def test_make_installs_once_and_hands_arguments_on(make: Make) -> None:
     assert make("test-fast")[1] == ["-m pytest -m not slow"]
     assert make("lint")[1] == ["-m ruff check .", "-m ruff format --check .", "-m mypy"]
     assert make("docs")[1] == [f"{INSTALL}[docs]", "-m mkdocs build --strict"]
+    vot = [f"{INSTALL}[vot]", "-m pytest tests/cli/test_cli_trax.py"]
+    assert make("test-vot")[1] == vot
 
 
 def test_make_installs_again_when_the_dependencies_change(make: Make) -> None:

@@ -4,7 +4,9 @@ import slt_gym.agents.siamattn
 import slt_gym.agents.siamrpnpp
 import slt_gym.agents.transt
 import slt_gym.agents.trdimp  # noqa: F401  (registers its trackers)
+from slt_gym.agents.actor_critic import TrackerActorCriticPolicy
 from slt_gym.agents.creation import create_tracker, list_trackers
+from slt_gym.agents.extractor import TrackerFeaturesExtractor
 from slt_gym.agents.network import Proposals, TrackerNetwork
 from slt_gym.agents.policy import (
     SiamAttnPolicy,
@@ -28,6 +30,8 @@ __all__ = [
     "SiamRPNppPolicy",
     "TrDiMPPolicy",
     "Tracker",
+    "TrackerActorCriticPolicy",
+    "TrackerFeaturesExtractor",
     "TrackerNetwork",
     "TrackerPolicy",
     "TransTPolicy",

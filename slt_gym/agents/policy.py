@@ -84,6 +84,9 @@ class TrackerPolicy(BasePolicy):
         self.optimizer_kwargs = optimizer_kwargs
         self.seed = seed
         self._generator: torch.Generator | None = None
+        # (part, parts) where several processes divide a batch among them, see
+        # ProposalDistribution.sample.
+        self.sampling_part: tuple[int, ...] = ()
         self.network.set_seed(seed)
         self.set_training_mode(False)
         if lr_schedule is not None:
@@ -152,7 +155,8 @@ class TrackerPolicy(BasePolicy):
         """
         proposals = self.network.propose(features, torch.as_tensor(search, device=self.device))
         box = torch.as_tensor(box, device=self.device)
-        return proposals, ProposalDistribution(self.network.action_logits(proposals, box))
+        logits = self.network.action_logits(proposals, box)
+        return proposals, ProposalDistribution(logits, proposals)
 
     @torch.no_grad()
     def act(
@@ -174,7 +178,7 @@ class TrackerPolicy(BasePolicy):
         proposals, distribution = self.propose(features, observation["search"], observation["box"])
         index = distribution.mode()
         if not np.all(greedy):
-            sampled = distribution.sample(self.generator)
+            sampled = distribution.sample(self.generator, *self.sampling_part)
             mask = torch.as_tensor(np.broadcast_to(greedy, len(index)).copy(), device=self.device)
             index = torch.where(mask, index, sampled)
         box = torch.as_tensor(observation["box"], device=self.device)

@@ -14,6 +14,7 @@ import cv2
 import torch
 import tyro
 
+from slt_gym.agents.processes import Processes
 from slt_gym.cli.arguments import parse_options
 from slt_gym.cli.run import run
 from slt_gym.data.registry import find_name
@@ -68,6 +69,9 @@ class Config:
     """What to train and test (synthetic: all four; else base and slt)."""
     clips: int | None = None
     """Clips in an update; by default the recipe's (folder: 2)."""
+    micro_batch: int | None = None
+    """Clips in one backward pass, by default the recipe's; several processes need --clips to be a
+    multiple of their number times it."""
     frames: int | None = None
     """Frames in a clip; by default the recipe's (folder: 8)."""
     test_frames: int | None = None
@@ -82,6 +86,11 @@ class Config:
     """Of clips, samples and initial weights."""
     output: Path | None = None
     """The run's folder, new or empty (default: runs/slt_<tracker>-<dataset>, numbered)."""
+    resume: bool = False
+    """Go on with the run in --output if it was cut short; begin it if there is none. The other
+    arguments must be the same."""
+    checkpoint_interval: int = 100
+    """SLT's updates between checkpoints, from which a run goes on."""
 
 
 def run_script(recipe: Recipe, description: str | None) -> None:
@@ -106,7 +115,10 @@ def make_experiment(recipe: Recipe, config: Config) -> Experiment:
         train["num_frames"] = config.frames
     if config.clips is not None:
         slt["n_clips"] = config.clips
+    if config.micro_batch is not None:
+        slt["micro_batch"] = config.micro_batch
     changes: dict[str, Any] = {"seed": config.seed, "device": config.device}
+    changes["checkpoint_interval"] = config.checkpoint_interval
     changes["command"] = shlex.join(["python", *sys.argv])
     if config.steps is not None:
         changes["updates"] = config.steps
@@ -120,12 +132,21 @@ def _train(recipe: Recipe, config: Config) -> None:
     cv2.setNumThreads(1)  # the environment's own threads do this work
     experiment = make_experiment(recipe, config)
     name = f"slt_{recipe.tracker}-{config.dataset}"
-    folder = config.output or next_run_folder(Path("runs") / name)
-    check_output_folder(folder)
+    if config.resume and config.output is None:
+        raise InvalidArgumentError("--resume goes with --output, the folder of the run")
+    processes = Processes.join()
+    say = print if processes.first else lambda *_: None
+    folder = processes.gather(config.output or next_run_folder(Path("runs") / name))[0]
+    begun = config.resume and (folder / "config.json").exists()
+    if processes.first and not begun:
+        check_output_folder(folder)
     if experiment.weights is None and experiment.base is None:
-        print(f"no --weights: {recipe.tracker} starts from random weights, which track nothing")
-    report = run_experiment(experiment, folder, progress_bar=sys.stderr.isatty(), say=print)
-    print(f"\n{table(report)}\n\nEverything is in {folder}")
+        say(f"no --weights: {recipe.tracker} starts from random weights, which track nothing")
+    report = run_experiment(
+        experiment, folder, resume=config.resume, progress_bar=sys.stderr.isatty(), say=print
+    )
+    if processes.first:
+        print(f"\n{table(report)}\n\nEverything is in {folder}")
 
 
 def _synthetic(recipe: Recipe, config: Config) -> Experiment:

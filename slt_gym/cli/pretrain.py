@@ -7,12 +7,12 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import torch
 from safetensors import SafetensorError
 from torch.utils.tensorboard import SummaryWriter
-from tyro.conf import Positional, arg
+from tyro.conf import AvoidSubcommands, Positional, arg
 
 from slt_gym.agents.network import TrackerNetwork
 from slt_gym.agents.pretraining import PretrainingConfig, pretrain
@@ -20,7 +20,7 @@ from slt_gym.agents.registry import TrackerEntry, get_tracker_entry, list_networ
 from slt_gym.agents.weights import load_weights, read_config, resolve_weights, save_weights
 from slt_gym.cli.arguments import choose_device, parse_options
 from slt_gym.data import SequenceDataset, list_datasets, open_dataset
-from slt_gym.data.pairs import PairSampler
+from slt_gym.data.pairs import PairConfig, PairSampler
 from slt_gym.errors import DatasetNotFoundError, InvalidArgumentError, SltGymError
 from slt_gym.evaluation.files import check_output_folder, write_json
 from slt_gym.evaluation.machine import describe_machine
@@ -28,6 +28,23 @@ from slt_gym.evaluation.machine import describe_machine
 _TRACKER_HELP = f"The tracker's name: {', '.join(list_networks())}."
 _DATASET_HELP = f"The dataset's name: {', '.join(list_datasets())}; synthetic needs no files; "
 _DATASET_HELP += 'several with "+" between are a mixture.'
+# PairConfig's fields, each None where the tracker's own is meant.
+_Pairs: Any = dataclasses.make_dataclass(
+    "_Pairs",
+    [
+        (
+            name,
+            Annotated[
+                kind | None,
+                arg(metavar=kind.__name__.upper(), help_behavior_hint="(default: the tracker's)"),
+            ],
+            field(default=None),
+        )
+        for name, kind in get_type_hints(PairConfig).items()
+    ],
+    frozen=True,
+    namespace={"__doc__": PairConfig.__doc__},
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,7 @@ class Arguments:
         log_interval: Steps between two entries in the TensorBoard log, each the means since.
         progress_bar: Show a progress bar with the rate and the remaining time.
         training: Constants of the training. --seed also draws the initial weights.
+        pairs: How pairs are drawn and disturbed, each by default as published for the tracker.
     """
 
     tracker: Annotated[Positional[str], arg(metavar="TRACKER", help=_TRACKER_HELP)]
@@ -63,7 +81,8 @@ class Arguments:
     initial_weights: Annotated[str | None, arg(metavar="PATH")] = None
     log_interval: int = 50
     progress_bar: bool = True
-    training: PretrainingConfig = field(default_factory=PretrainingConfig)
+    training: AvoidSubcommands[PretrainingConfig] = field(default_factory=PretrainingConfig)
+    pairs: _Pairs = field(default_factory=_Pairs)
 
 
 def execute(arguments: Arguments, command: str) -> None:
@@ -79,14 +98,17 @@ def execute(arguments: Arguments, command: str) -> None:
         CheckpointError: The initial weights do not fit; nothing is written.
         SltGymError: The losses were not finite, or the device's memory did not suffice.
     """
-    out, config = arguments.out.expanduser(), arguments.training
+    out = arguments.out.expanduser()
     check_output_folder(out)
     _check_training(arguments)
     device = choose_device(arguments.device)
     entry = get_tracker_entry(arguments.tracker)
     dataset = _open(arguments)
-    _probe(dataset, entry, config)
     network, overrides = _build(entry, arguments)
+    pairs = dataclasses.replace(network.pretraining_pairs, **_given(arguments.pairs))
+    config = dataclasses.replace(arguments.training, pairs=pairs)
+    arguments = dataclasses.replace(arguments, training=config)
+    _probe(dataset, entry, config, pairs)
 
     write_json(out / "config.json", _describe(arguments, command, device))
     started = time.perf_counter()
@@ -153,7 +175,7 @@ def _interval(arguments: Arguments) -> int:
 
 
 def _check_training(arguments: Arguments) -> None:
-    config, pairs = arguments.training, arguments.training.pairs
+    config, pairs = arguments.training, _given(arguments.pairs)
     at_least = [
         ("--log-interval", arguments.log_interval, 1),
         ("--steps", config.steps, 1),
@@ -163,15 +185,19 @@ def _check_training(arguments: Arguments) -> None:
         ("--seed", config.seed, 0),
         ("--weight-decay", config.weight_decay, 0),
         ("--final-learning-rate", config.final_learning_rate, 0),
-        ("--max-gap", pairs.max_gap, 1),
-        ("--samples-per-pair", pairs.samples_per_pair, 1),
-        ("--pairs-per-sequence", pairs.pairs_per_sequence, 1),
-        ("--centre-jitter", pairs.centre_jitter, 0),
-        ("--scale-jitter", pairs.scale_jitter, 0),
-        ("--brightness-jitter", pairs.brightness_jitter, 0),
-        ("--template-shift", pairs.template_shift, 0),
-        ("--search-shift", pairs.search_shift, 0),
     ]
+    for name, low in (
+        ("max_gap", 1),
+        ("samples_per_pair", 1),
+        ("pairs_per_sequence", 1),
+        ("centre_jitter", 0),
+        ("scale_jitter", 0),
+        ("brightness_jitter", 0),
+        ("template_shift", 0),
+        ("search_shift", 0),
+    ):
+        if name in pairs:
+            at_least.append((f"--{name.replace('_', '-')}", pairs[name], low))
     for flag, value, low in at_least:
         if not low <= value < math.inf:
             raise InvalidArgumentError(f"{flag} is {value}: it must be at least {low}")
@@ -183,18 +209,15 @@ def _check_training(arguments: Arguments) -> None:
     for flag, number in above_zero:
         if not 0 < number < math.inf:
             raise InvalidArgumentError(f"{flag} is {number}: it must be above 0")
-    for flag, share in (
-        ("--flip-probability", pairs.flip_probability),
-        ("--grey-probability", pairs.grey_probability),
-        ("--negative-probability", pairs.negative_probability),
-        ("--colour-probability", pairs.colour_probability),
-        ("--blur-probability", pairs.blur_probability),
-        ("--search-flip-probability", pairs.search_flip_probability),
-        ("--template-scale", pairs.template_scale),
-        ("--search-scale", pairs.search_scale),
-    ):
-        if not 0 <= share <= 1:
+    for name, share in pairs.items():
+        if name.endswith(("_probability", "_scale")) and not 0 <= share <= 1:
+            flag = f"--{name.replace('_', '-')}"
             raise InvalidArgumentError(f"{flag} is {share}: it must be from 0 to 1")
+
+
+def _given(pairs: Any) -> dict[str, Any]:
+    """Return what was typed of the pairs' options."""
+    return {name: value for name, value in vars(pairs).items() if value is not None}
 
 
 def _open(arguments: Arguments) -> SequenceDataset:
@@ -213,12 +236,14 @@ def _open(arguments: Arguments) -> SequenceDataset:
     return open_dataset(arguments.dataset, arguments.root, arguments.split, **options)
 
 
-def _probe(dataset: SequenceDataset, entry: TrackerEntry, config: PretrainingConfig) -> None:
+def _probe(
+    dataset: SequenceDataset, entry: TrackerEntry, config: PretrainingConfig, pairs: PairConfig
+) -> None:
     """Cut one batch, so that a dataset without frames speaks before anything is written."""
     if not len(dataset):
         raise DatasetNotFoundError(f"{dataset!r} of {dataset.name} holds no sequences")
-    rows = min(config.batch_size, 4 * config.pairs.samples_per_pair)
-    PairSampler(dataset, entry.geometry, rows, config.seed, config.pairs).batch(0)
+    rows = min(config.batch_size, 4 * pairs.samples_per_pair)
+    PairSampler(dataset, entry.geometry, rows, config.seed, pairs).batch(0)
 
 
 def _build(entry: TrackerEntry, arguments: Arguments) -> tuple[TrackerNetwork, dict[str, Any]]:

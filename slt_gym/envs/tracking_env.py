@@ -116,7 +116,8 @@ class TrackingEnv(gym.Env[Observation, ArrayLike]):
     Each `info` holds `iou` (0 where the target is not visible), `frame` (its number in the
     sequence), `box` and `gt_box` (frame pixels), `gt_box_crop` (crop units of the window that the
     step's action was taken in), `visible` and `sequence`; at reset they describe the first frame.
-    A ground truth that is no valid box is given as zeros.
+    A ground truth that is no valid box is given as zeros. `reference`, after a step, says where
+    its two observations come from, packed for `slt_gym.agents.ReferenceReplayBuffer`.
 
     With `action="moves"` they are about the frame that the move was made in, and `frame_done` says
     whether it ended; with `restart`, `failures` counts.

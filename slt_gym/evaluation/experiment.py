@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -11,12 +13,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger, configure, make_output_format
 from stable_baselines3.common.utils import get_device, set_random_seed
 
 from slt_gym.agents import SLT, TrackerPolicy, pretrain, save_weights
 from slt_gym.agents.pretraining import PretrainingConfig
+from slt_gym.agents.processes import Processes
 from slt_gym.agents.registry import get_tracker_entry
 from slt_gym.data import Sequence, SequenceDataset, open_dataset
 from slt_gym.envs import draw_overlay
@@ -53,6 +55,7 @@ class Experiment:
         parallel: Sequences tested side by side.
         seed: Of everything.
         device: Where to train and test.
+        checkpoint_interval: SLT's iterations between checkpoints.
         command: The command line that asked for it, for the record.
     """
 
@@ -70,6 +73,7 @@ class Experiment:
     parallel: int = 16
     seed: int = 0
     device: str = "auto"
+    checkpoint_interval: int = 100
     command: str | None = None
 
 
@@ -87,13 +91,14 @@ class TrainedRow:
     policy: TrackerPolicy
     seconds: float = 0.0
     updates: int = 0
-    curve: list[tuple[int, float]] = field(default_factory=list)
+    curve: list[list[float]] = field(default_factory=list)
 
 
 def run_experiment(
     experiment: Experiment,
     folder: str | Path,
     *,
+    resume: bool = False,
     progress_bar: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -102,40 +107,40 @@ def run_experiment(
     Rows: ``base`` as it is; ``control``: the base after as much more time of frame-level training;
     ``on_policy_regression``: SLT with the policy term off; ``slt``.
 
+    Under ``torchrun`` all processes train the two rows of SLT; the first one does the rest.
+
     Args:
         experiment: What to do.
         folder: Receives ``config.json``, ``weights/``, ``plots/``, ``videos/``, ``tensorboard/``
-            and, last, ``results.json``.
+            and, last, ``results.json``; until then ``checkpoints/`` of SLT's rows.
+        resume: Go on with what is in the folder: rows that were done, and SLT's checkpoints. The
+            control, which has its time, begins again.
         progress_bar: Show them.
         say: Receives a line of text at each stage.
 
     Returns:
-        What ``results.json`` holds.
+        What ``results.json`` holds; in other processes than the first, nothing.
+
+    Raises:
+        InvalidArgumentError: The experiment is not possible, or not the one in the folder.
     """
-    folder = Path(folder)
-    for row in experiment.rows:
-        if row not in ROWS:
-            raise unknown("row", row, ROWS)
-    if "control" in experiment.rows and "slt" not in experiment.rows:
-        raise InvalidArgumentError("row 'control' trains for as long as row 'slt' did: make both")
+    folder, processes = Path(folder), Processes.join()
+    if not processes.first:
+        progress_bar, say = False, lambda text: None
+    experiment = replace(experiment, device=str(processes.device(experiment.device)))
+    _check(experiment, processes)
+    if resume and (folder / "config.json").exists():
+        _check_same(experiment, folder)
+        if (folder / "results.json").exists():
+            say(f"the run in {folder} is finished")
+            return json.loads((folder / "results.json").read_text())
     base = _make_policy(experiment)  # everything that can be wrong shows here, before any output
-    write_json(folder / "config.json", {**asdict(experiment), **describe_machine(str(base.device))})
-    if experiment.weights is None and experiment.base is not None:
-        say(f"base: {experiment.base.steps} steps of frame-level training")
-        experiment = _train_base(experiment, base, folder, progress_bar)
-    trained = {"base": TrainedRow(base)}
-    if "slt" in experiment.rows:
-        say(f"SLT: {experiment.updates} updates")
-        trained["slt"] = _train_slt(experiment, folder / "tensorboard" / "slt", progress_bar)
-    if "on_policy_regression" in experiment.rows:
-        say(f"on-policy regression only: {experiment.updates} updates")
-        log = folder / "tensorboard" / "on_policy_regression"
-        trained["on_policy_regression"] = _train_slt(experiment, log, progress_bar, policy_weight=0)
-    if "control" in experiment.rows:
-        seconds = trained["slt"].seconds
-        say(f"control: {seconds:.0f} s more of frame-level training")
-        log = folder / "tensorboard" / "control"
-        trained["control"] = _train_control(experiment, log, seconds, progress_bar)
+    if processes.first:
+        machine = {**describe_machine(str(base.device)), "processes": processes.count}
+        write_json(folder / "config.json", {**asdict(experiment), **machine})
+    trained = _train_rows(experiment, base, folder, processes, progress_bar, say)
+    if not processes.first:
+        return {}
     trained = {row: trained[row] for row in ROWS if row in trained}
     for row, outcome in trained.items():
         save_weights(
@@ -159,7 +164,37 @@ def run_experiment(
     _draw(experiment, folder, results, trained, report)
     report["machine"] = describe_machine(str(base.device))
     write_json(folder / "results.json", report)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return report
+
+
+def _check(experiment: Experiment, processes: Processes) -> None:
+    for row in experiment.rows:
+        if row not in ROWS:
+            raise unknown("row", row, ROWS)
+    if "control" in experiment.rows and "slt" not in experiment.rows:
+        raise InvalidArgumentError("row 'control' trains for as long as row 'slt' did: make both")
+    if "control" in experiment.rows and processes.count > 1:
+        raise InvalidArgumentError(
+            "row 'control' trains in one process, which is not as long as SLT in "
+            f"{processes.count}: leave it out"
+        )
+    if experiment.checkpoint_interval < 1:
+        raise InvalidArgumentError(
+            f"checkpoint_interval is {experiment.checkpoint_interval}: it must be at least 1"
+        )
+
+
+def _check_same(experiment: Experiment, folder: Path) -> None:
+    """Raise unless the run in ``folder`` was started with this experiment."""
+    stored = json.loads((folder / "config.json").read_text())
+    asked = json.loads(json.dumps(asdict(experiment), default=str))
+    for key in asked.keys() - {"command", "device"}:
+        if stored.get(key) != asked[key]:
+            raise InvalidArgumentError(
+                f"the run in {folder} was started with {key}={stored.get(key)!r}, which is now "
+                f"{asked[key]!r}: give the arguments that it was started with"
+            )
 
 
 def summarise(
@@ -205,6 +240,38 @@ def mean_curve(results: Mapping[str, SequenceResult]) -> np.ndarray:
     return np.mean([success_curve(result.ious) for result in results.values()], axis=0)
 
 
+def _train_rows(
+    experiment: Experiment,
+    base: TrackerPolicy,
+    folder: Path,
+    processes: Processes,
+    progress_bar: bool,
+    say: Callable[[str], None],
+) -> dict[str, TrainedRow]:
+    if experiment.weights is None and experiment.base is not None:
+        weights = folder / "weights" / "base"
+        if processes.first and not weights.exists():
+            say(f"base: {experiment.base.steps} steps of frame-level training")
+            _train_base(experiment, base, folder, progress_bar)
+        processes.gather(None)  # the others wait for it
+        experiment = replace(experiment, weights=str(weights))
+        base = _make_policy(experiment)
+    trained = {"base": TrainedRow(base)}
+    if "slt" in experiment.rows:
+        say(f"SLT: {experiment.updates} updates")
+        trained["slt"] = _train_slt(experiment, folder, "slt", progress_bar)
+    if "on_policy_regression" in experiment.rows:
+        say(f"on-policy regression only: {experiment.updates} updates")
+        row = "on_policy_regression"
+        trained[row] = _train_slt(experiment, folder, row, progress_bar, policy_weight=0)
+    if "control" in experiment.rows:
+        seconds = trained["slt"].seconds
+        say(f"control: {seconds:.0f} s more of frame-level training")
+        log = folder / "tensorboard" / "control"
+        trained["control"] = _train_control(experiment, log, seconds, progress_bar)
+    return trained
+
+
 def _make_policy(experiment: Experiment) -> TrackerPolicy:
     env = gym.make(
         experiment.env_id,
@@ -226,46 +293,62 @@ def _make_policy(experiment: Experiment) -> TrackerPolicy:
     return policy.to(get_device(experiment.device))
 
 
-def _train_slt(experiment: Experiment, log: Path, progress_bar: bool, **changes: Any) -> TrainedRow:
+def _train_slt(
+    experiment: Experiment, folder: Path, row: str, progress_bar: bool, **changes: Any
+) -> TrainedRow:
+    """Train by SLT, from the row's checkpoint on if there is one."""
     env_kwargs = {**experiment.env_kwargs, **experiment.train_kwargs}
-    model = SLT(
-        "TrackerPolicy",
-        experiment.env_id,
-        env_kwargs={**env_kwargs, "geometry": experiment.tracker},
-        policy_kwargs={"tracker": experiment.tracker, "weights": experiment.weights},
-        seed=experiment.seed,
-        device=experiment.device,
-        **{**experiment.slt, **changes},
-    )
-    assert model.env is not None
-    model.set_logger(configure(str(log), ["tensorboard", "csv"]))
-    recorder = _CurveRecorder()
+    checkpoint = folder / "checkpoints" / f"{row}.zip"
+    if checkpoint.exists():
+        model = SLT.load(checkpoint, device=experiment.device)
+    else:
+        model = SLT(
+            "TrackerPolicy",
+            experiment.env_id,
+            env_kwargs={**env_kwargs, "geometry": experiment.tracker},
+            policy_kwargs={"tracker": experiment.tracker, "weights": experiment.weights},
+            seed=experiment.seed,
+            device=experiment.device,
+            **{**experiment.slt, **changes},
+        )
+    if model.processes.first:
+        model.set_logger(_open_logger(folder / "tensorboard" / row, model.iterations))
     tracked = env_kwargs.get("num_frames", DEFAULT_NUM_FRAMES) - 1
-    started = time.perf_counter()
+    steps = experiment.updates * model.n_clips * model.tracks_per_clip * tracked
     model.learn(
-        experiment.updates * model.env.num_envs * tracked, recorder, progress_bar=progress_bar
+        steps - model.num_timesteps,
+        reset_num_timesteps=False,
+        progress_bar=progress_bar,
+        checkpoint=checkpoint,
+        checkpoint_interval=experiment.checkpoint_interval,
     )
-    seconds = time.perf_counter() - started
     model.logger.close()
+    assert model.env is not None
     model.env.close()
-    return TrainedRow(model.policy, seconds, model._n_updates, recorder.curve)
+    return TrainedRow(model.policy, model.seconds, model._n_updates, model.curve)
+
+
+def _open_logger(folder: Path, iterations: int) -> Logger:
+    """Return a logger that leaves the files of the run's earlier parts alone."""
+    suffix = f"-{iterations}" if iterations else ""
+    formats = [make_output_format(kind, str(folder), suffix) for kind in ("tensorboard", "csv")]
+    return Logger(str(folder), formats)
 
 
 def _train_base(
     experiment: Experiment, policy: TrackerPolicy, folder: Path, progress_bar: bool
-) -> Experiment:
-    """Train a random network frame by frame; return the experiment that starts from its weights."""
+) -> None:
+    """Train a random network frame by frame, and save its weights."""
     assert experiment.base is not None
     config = replace(experiment.base, seed=experiment.seed)
     _pretrain(experiment, policy, config, folder / "tensorboard" / "base", progress_bar)
-    weights = save_weights(
+    save_weights(
         policy.network,
         folder / "weights" / "base",
         experiment.tracker,
         policy.overrides,
         experiment.command,
     )
-    return replace(experiment, weights=str(weights))
 
 
 def _train_control(
@@ -318,22 +401,6 @@ def _open(kwargs: Mapping[str, Any], experiment: Experiment, split: str) -> Sequ
     kwargs = {**spec.kwargs, "split": split, **kwargs}
     options = kwargs.get("dataset_options") or {}
     return open_dataset(kwargs["dataset"], kwargs.get("root"), kwargs["split"], **options)
-
-
-class _CurveRecorder(BaseCallback):
-    """Keeps the greedy tracks' mean AUC of each rollout."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.curve: list[tuple[int, float]] = []
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_end(self) -> None:
-        auc = self.logger.name_to_value.get("rollout/greedy_auc")
-        if auc is not None:
-            self.curve.append((self.num_timesteps, float(auc)))
 
 
 def _draw(

@@ -165,6 +165,10 @@ class PublishedDraws:
         self.shuffle = self._anchors.shuffle
         self.choice = self._regions.choice
 
+    def spawn(self, count: int) -> list[PublishedDraws]:
+        """Go on with the same streams in every backward pass."""
+        return [self] * count
+
 
 def module_norms(network: TrackerNetwork, names: list[str]) -> dict[str, float]:
     """Return the L2 norms of the gradients of the network's children."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch.distributions import Categorical
 
@@ -65,3 +66,29 @@ def test_impossible_proposals_are_never_drawn() -> None:
     logits[:, 1:3] = 0.0
     index = ProposalDistribution(logits).sample(torch.Generator().manual_seed(0))
     assert set(index.tolist()) == {1, 2}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_samples_are_those_of_torch(dtype: torch.dtype) -> None:
+    logits = draw_logits(rows=40, proposals=1024).to(dtype)
+    ours, theirs = (torch.Generator().manual_seed(5) for _ in range(2))
+    for _ in range(3):
+        expected = torch.multinomial(torch.softmax(logits, 1), 1, generator=theirs)[:, 0]
+        assert torch.equal(ProposalDistribution(logits).sample(ours), expected)
+
+
+def test_samples_do_not_depend_on_how_a_batch_is_divided() -> None:
+    logits = draw_logits(rows=12, proposals=300)
+    whole = ProposalDistribution(logits).sample(torch.Generator().manual_seed(3))
+    parts = [
+        ProposalDistribution(part).sample(torch.Generator().manual_seed(3), i, 3)
+        for i, part in enumerate(logits.chunk(3))
+    ]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_the_divergence_is_the_categoricals() -> None:
+    p, q = draw_logits(seed=1), draw_logits(seed=2)
+    expected = torch.distributions.kl_divergence(Categorical(logits=p), Categorical(logits=q))
+    ours = ProposalDistribution(p).divergence(ProposalDistribution(q))
+    torch.testing.assert_close(ours, expected)

@@ -29,6 +29,7 @@ from slt_gym.agents.siamattn import SiamAttn
 from slt_gym.agents.siamattn import network as module
 from slt_gym.agents.siamattn.attention import channel_affinity
 from slt_gym.agents.siamattn.losses import cut_masks
+from slt_gym.agents.siamattn.tracker import SiamAttnTracker
 from slt_gym.envs import make_sb3_env
 from slt_gym.geometry import iou
 
@@ -143,14 +144,22 @@ def test_outputs_and_intermediates_are_the_published_ones(network: SiamAttn, sha
     assert relative_error(every, recorded["roi_m.pool1.stride61"]) < 1e-4
 
 
-@pytest.mark.parametrize("protocol", ["test_py_init", "raw_init"])
+@pytest.fixture(scope="module")
+def tracker(weights: Weights) -> SiamAttnTracker:
+    return create_tracker("siamattn", weights=weights[1])  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("protocol", "count"), [("test_py_init", 5), ("raw_init", 2)])
 def test_boxes_and_masks_are_the_published_ones(
-    weights: Weights, golden: dict[str, Any], real_sequences: Path, protocol: str
+    tracker: SiamAttnTracker,
+    golden: dict[str, Any],
+    real_sequences: Path,
+    protocol: str,
+    count: int,
 ) -> None:
     recorded = {kind: golden[f"{kind}_tracker"][protocol] for kind in ("baseline", "slt")}
     assert recorded["slt"]["boxes_xywh"] == recorded["baseline"]["boxes_xywh"]
-    frames = read_frames(real_sequences, 10 if protocol == "test_py_init" else 4)
-    tracker = create_tracker("siamattn", weights=weights[1])
+    frames = read_frames(real_sequences, count)
     # The raw protocol counts inclusive pixels: its centre lies half a pixel before ours.
     x, y, w, h = golden["baseline_tracker"]["gt0"]
     shift = 0.5 if protocol == "raw_init" else 0.0
@@ -241,10 +250,11 @@ def update(  # noqa: PLR0915
 
         def losses(own: Any, gt_box: torch.Tensor, rng: Any) -> dict[str, torch.Tensor]:
             proposals.append(own)
-            found = network.losses(own, gt_box, draws, masks[rows], aligned)  # noqa: B023
+            found = network.losses(own, gt_box, draws, mask=masks[rows], has_mask=aligned)  # noqa: B023
             kept["regions"] = regions.pop()  # noqa: B023
             with torch.no_grad():
-                again = network.losses(own, gt_box, other_draws, masks[rows], official)  # noqa: B023
+                masked = {"mask": masks[rows], "has_mask": official}  # noqa: B023
+                again = network.losses(own, gt_box, other_draws, **masked)
             regions.pop()
             misaligned.append(float(again["mask"]))
             return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,14 +16,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from slt_gym.agents import create_tracker
-from slt_gym.agents.distribution import ProposalDistribution
-from slt_gym.agents.network import normalise_levels
-from slt_gym.agents.trdimp import TrDiMP, TrDiMPTracker, network, trdimp
+from slt_gym.agents import SLT, create_tracker
+from slt_gym.agents.features import map_features
+from slt_gym.agents.network import Proposals, normalise_levels
+from slt_gym.agents.rollout import ClipRollout
+from slt_gym.agents.trdimp import TrDiMP, TrDiMPTracker, network
+from slt_gym.agents.trdimp.backbone import Backbone
+from slt_gym.agents.trdimp.filter import correlate
 from slt_gym.agents.trdimp.losses import draw_proposals, proposal_densities
 from slt_gym.agents.trdimp.network import draw_shifts
-from slt_gym.agents.trdimp.refinement import ascend
+from slt_gym.agents.trdimp.refinement import ascend, from_relative, to_relative
 from slt_gym.data import open_dataset
+from slt_gym.envs import make_sb3_env
 from slt_gym.geometry import Window, get_geometry, iou
 from slt_gym.geometry.trdimp import TrDiMPGeometry, crop_float
 
@@ -50,6 +56,27 @@ def weights(
         name: {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
         for name, arrays in (("plain", plain), ("tweaked", tweaked))
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def features_computed_once() -> Iterator[None]:
+    """Run the backbone once on each image of this file: both sets of weights have the same one.
+
+    Of images that were seen with gradients the graph is kept, too: `model`'s network alone asks.
+    """
+    known: dict[tuple[bool, int], tuple[Tensor, Tensor]] = {}
+    forward = Backbone.forward
+
+    def look_up(self: Backbone, images: Tensor) -> tuple[Tensor, ...]:
+        keys = [(torch.is_grad_enabled(), hash(image.numpy().tobytes())) for image in images]
+        for key, image in zip(keys, images.split(1), strict=True):
+            if key not in known:
+                known[key] = forward(self, image)
+        return tuple(torch.cat(layer) for layer in zip(*[known[key] for key in keys], strict=True))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Backbone, "forward", look_up)
+        yield
 
 
 def relative_error(value: Tensor, expected: np.ndarray) -> float:
@@ -123,6 +150,10 @@ def outputs(weights: dict[str, dict[str, Tensor]], recorded: Recorded) -> dict[s
         maps = classifier.filter_optimizer.maps(boxes, 23)
         for name, values in zip(("label_map", "target_mask", "spatial_weight"), maps, strict=True):
             found[name] = values.transpose(0, 1).reshape(4, 1, 23, 23)
+        tokens = found["decoder.train"].transpose(0, 1).flatten(3).transpose(2, 3)
+        found["filter_losses"] = torch.stack(
+            [filter_loss(net, tokens, f, maps) for f in features["filters"].unbind(1)]
+        )
         for i in (3, 4):
             found[f"iou.modulation{i}"] = features[f"modulation{i}"]
         found["iou.feat3"], found["iou.feat4"] = net.bb_regressor.features(*layers["test"])
@@ -133,7 +164,23 @@ def outputs(weights: dict[str, dict[str, Tensor]], recorded: Recorded) -> dict[s
         found["iou.pred"] = predict(recorded.proposals)
         refined = ascend(predict, recorded.proposals, net.config)
         found["iou.refined_boxes"], found["iou.refined_last_pred"] = refined
+    size = recorded.proposals[:, :1, 2:]
+    relative = to_relative(recorded.proposals, size).requires_grad_()
+    overlap = predict(from_relative(relative, size)).sum()
+    (found["iou.grad_rel"],) = torch.autograd.grad(overlap, relative)
     return found
+
+
+def filter_loss(
+    net: TrDiMP, tokens: Tensor, filters: Tensor, maps: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
+    """Compute what the filter's optimizer minimises, the mean over the sequences."""
+    label, mask, weight = maps
+    scores = correlate(tokens, filters, 22)
+    residual = weight * (torch.where(scores > 0, scores, mask * scores) - label)
+    regularisation = net.classifier.filter_optimizer.filter_reg**2
+    fit = residual.square().sum() / tokens.shape[1]
+    return (fit + regularisation.squeeze() * filters.square().sum()) / len(tokens)
 
 
 def test_keys_and_shapes_are_the_manifests(manifest: dict[str, list[int]]) -> None:
@@ -160,7 +207,7 @@ def test_outputs_are_the_published_ones(outputs: dict[str, Tensor], recorded: Re
         assert relative_error(value, expected) < 1e-4, name
         compared.add(name)
     assert compared == set(outputs)
-    assert len(compared) == 28
+    assert len(compared) == 30
 
 
 def recorded_label(recorded: Recorded) -> Tensor:
@@ -230,135 +277,117 @@ class Explorer:
 
 
 @dataclass
+class Exploration:
+    """Five steps of the published exploration, done by this library's network."""
+
+    rollout: ClipRollout
+    boxes: np.ndarray  # (5, 4 tracks, 4), frame pixels, tracks as in the golden
+    gt_boxes: np.ndarray  # (5, 2 sequences, 4), frame pixels
+    log_probs: np.ndarray  # (6 filters, 5, 2)
+    drawn: np.ndarray  # (5, 2, 128, 4), the boxes for the IoU-Net's loss
+
+
+@dataclass
 class Update:
     """One update of SLT-TrDiMP, as the golden describes it, done by this library."""
 
     golden: dict[str, Any]
-    boxes: np.ndarray  # (5, 4 tracks, 4), tracks as in the golden
-    gt_boxes: np.ndarray  # (5, 2 sequences, 4), frame pixels
-    gt_crop: np.ndarray  # (5, 2, 4), pixels of the sampled tracks' crops
-    actions: np.ndarray  # (5, 2)
-    drawn: list[np.ndarray]
+    arrays: dict[str, np.ndarray]
+    exploration: Exploration
     terms: dict[str, float]
-    gradient_norms: dict[str, float | None]
+    network: TrDiMP  # with gradients
 
 
-def learn_templates(net: TrDiMP, boxes: np.ndarray, sequences: Path) -> dict[str, Tensor]:
-    """Encode the first frames' patches, in floating point and with the generator's shifts."""
-    shifts = [GEOMETRY.initial_shifts(draw_shifts(GEOMETRY, net.generator)) for _ in NAMES]
-    samples = []
-    for name, box, shift in zip(NAMES, boxes, shifts, strict=True):
+def learn_templates(
+    net: TrDiMP, boxes: np.ndarray, rewards: list[float], sequences: Path
+) -> dict[str, Tensor]:
+    """Encode the first frames' patches, in floating point and with the generator's shifts.
+
+    Where no reward weighs the log-probabilities, only the IoU-Net's modulation has a gradient.
+    """
+    features = []
+    for name, box, reward in zip(NAMES, boxes, rewards, strict=True):
+        shifts = GEOMETRY.initial_shifts(draw_shifts(GEOMETRY, net.generator))
         window = GEOMETRY.template_window(box)
         patch = crop_float(read_frame(sequences, name, 1), window, 704)
-        samples.append(torch.from_numpy(GEOMETRY.initial_samples(patch, shift)))
-    stack = torch.stack([normalise_levels(sample) for sample in samples])
-    template_box = torch.tensor(np.stack([GEOMETRY.template_box(box) for box in boxes]))
-    shift_stack = torch.from_numpy(np.stack(shifts))
-    return net.encode_samples(stack, net.sample_boxes(template_box.float(), shift_stack))
+        samples = normalise_levels(torch.from_numpy(GEOMETRY.initial_samples(patch, shifts)))
+        template_box = torch.from_numpy(GEOMETRY.template_box(box)).float()
+        sample_boxes = net.sample_boxes(template_box[None], torch.from_numpy(shifts)[None])
+        with torch.set_grad_enabled(reward != 0):
+            encoded = net.encode_samples(samples[None], sample_boxes)
+        layers = net.feature_extractor(samples[:1])
+        modulation = net.bb_regressor.modulate(*layers, sample_boxes[:, 0])
+        features.append({**encoded, "modulation3": modulation[0], "modulation4": modulation[1]})
+    return {name: torch.cat([clip[name] for clip in features]) for name in features[0]}
 
 
-def run_update(
-    golden: dict[str, Any],
-    arrays: dict[str, np.ndarray],
-    weights: dict[str, Tensor],
-    sequences: Path,
-    explore: bool,
-) -> Update:
-    net = trdimp(official_quirks=True)
-    net.load_state_dict(weights)
-    net.eval()
-    net.generator.manual_seed(0)
-    dataset = open_dataset("folder", sequences)
-    truth = np.stack([dataset.get(name).boxes[:6] for name in NAMES], axis=1)  # (6, 2, 4)
-    features = learn_templates(net, truth[0], sequences)
-    detached = {name: tensor.detach() for name, tensor in features.items()}
-
+def explore(net: TrDiMP, features: dict[str, Tensor], truth: np.ndarray, path: Path) -> Exploration:
     # Rows as in the golden: greedy Crossing and Man, then sampled ones.
     tracks = [Explorer(truth[0, i % 2], GEOMETRY.target_scale(truth[0, i % 2])) for i in range(4)]
-    boxes, gt_crop, actions, crops, drawn = [], [], [], [], []
+    rows = torch.tensor([0, 1, 0, 1])
+    features = map_features(lambda f: f.detach()[rows], features)
+    steps: dict[str, list[Any]] = {}
     for step in range(1, 6):
-        frames = [read_frame(sequences, name, step + 1) for name in NAMES]
+        frames = [read_frame(path, name, step + 1) for name in NAMES]
         seen = np.stack([track.look(frames[i % 2]) for i, track in enumerate(tracks)])
-        crop = normalise_levels(torch.from_numpy(seen))
-        crops.append(crop[2:])
+        search = normalise_levels(torch.from_numpy(seen))
         windows = [track.window for track in tracks]
-        gt = np.stack([w.to_crop(truth[step, i % 2]) for i, w in enumerate(windows)])
-        gt_crop.append(gt[2:] * 352)
-        if explore:
-            rows = torch.tensor([0, 1, 0, 1])
-            with torch.no_grad():
-                proposals = net.propose({k: v[rows] for k, v in detached.items()}, crop)
-                logits = net.action_logits(proposals, None)
-                order = logits.argsort(dim=1, descending=True, stable=True)
-                index = torch.where(torch.arange(4) < 2, order[:, 0], order[:, step % 3])
-                previous = np.stack([t.window.to_crop(t.box) for t in tracks])
-                chosen = net.resolve(proposals, index, torch.from_numpy(previous)).numpy()
-            found = [w.to_frame(box) for w, box in zip(windows, chosen, strict=True)]
-            actions.append(index[2:].numpy())
-        else:
-            net.draw_jitter(net.generator)
-            found = [np.array(box) for box in golden["boxes"][step - 1]]
-            actions.append(np.array(golden["actions"][step - 1]))
-        sigmas = net.config.proposal_sigmas
+        previous, gt = (
+            np.stack([w.to_crop(box) for w, box in zip(windows, part, strict=True)])
+            for part in ([t.box for t in tracks], truth[step, [0, 1, 0, 1]])
+        )
+        proposals = net.propose(features, search)  # the update asks for the same graphs
+        with torch.no_grad():
+            order = net.action_logits(proposals, None).argsort(dim=1, descending=True, stable=True)
+            index = torch.where(torch.arange(4) < 2, order[:, 0], order[:, step % 3])
+            chosen = net.resolve(detach(proposals), index, torch.from_numpy(previous)).numpy()
+            log_prob = [
+                net.action_logits(Proposals(scores, proposals.boxes), None).log_softmax(dim=1)
+                for scores in proposals.iterates
+            ]
+        for track, window, box in zip(tracks, windows, chosen, strict=True):
+            track.move(window.to_frame(box))
         target = torch.from_numpy(gt * 352).float()
-        drawn.append(draw_proposals(target, 128, sigmas, net.generator)[0][2:].numpy())
-        for track, box in zip(tracks, found, strict=True):
-            track.move(box)
-        boxes.append(np.stack(found))
-
-    terms = compute_loss(
-        net,
-        features,
-        torch.cat(crops),
-        np.concatenate(actions),
-        np.concatenate(gt_crop),
-        golden,
-        arrays,
+        drawn = draw_proposals(target, 128, net.config.proposal_sigmas, net.generator)[0]
+        for name, value in (
+            ("search", search[2:].numpy()),
+            ("box", previous[2:]),
+            ("index", index[2:].numpy()),
+            ("gt_box", gt[2:]),
+            ("boxes", [track.box for track in tracks]),
+            ("log_probs", torch.stack(log_prob)[:, [2, 3], index[2:]].numpy()),
+            ("drawn", drawn[2:].numpy()),
+        ):
+            steps.setdefault(name, []).append(value)
+    found = {name: np.stack(values) for name, values in steps.items()}
+    overlap = iou(found["boxes"], truth[1:, [0, 1, 0, 1]]) / 5  # (5, 4)
+    rollout = ClipRollout(
+        template=np.zeros((2, 0)),  # encoded already
+        rewards=overlap[:, 2:, None],
+        greedy_rewards=overlap[:, :2],
+        alive=np.ones((5, 2, 1), bool),
+        **{name: found[name][:, :, None] for name in ("search", "box", "index", "gt_box")},
     )
-    terms["total"].backward()
+    log_probs = found["log_probs"].swapaxes(0, 1)
+    return Exploration(rollout, found["boxes"], truth[1:], log_probs, found["drawn"])
 
-    def norm(module: torch.nn.Module) -> float | None:
-        grads = [p.grad for p in module.parameters() if p.grad is not None]
-        return float(sum((g.double() ** 2).sum() for g in grads) ** 0.5) if grads else None
 
-    norms = {name: norm(net.get_submodule(name)) for name in golden["grad_norm_module"]}
-    return Update(
-        golden,
-        np.stack(boxes),
-        truth[1:],
-        np.stack(gt_crop),
-        np.stack(actions),
-        drawn,
-        {name: float(value.detach()) for name, value in terms.items()},
-        {**norms, "total": norm(net)},
+def detach(proposals: Any) -> Any:
+    features = tuple(f.detach() for f in proposals.iou_features)
+    return dataclasses.replace(proposals, iou_features=features)
+
+
+@pytest.fixture(scope="module")
+def model(weights: dict[str, dict[str, Tensor]], real_sequences: Path) -> SLT:
+    """SLT-TrDiMP around the published network."""
+    env = make_sb3_env(
+        "SLTTrack-Folder-v0", n_envs=4, root=str(real_sequences), geometry="trdimp", threads=1
     )
-
-
-def compute_loss(
-    net: TrDiMP,
-    features: dict[str, Tensor],
-    crops: Tensor,
-    actions: np.ndarray,
-    gt_crop: np.ndarray,
-    golden: dict[str, Any],
-    arrays: dict[str, np.ndarray],
-) -> dict[str, Tensor]:
-    """Compute the loss of the sampled tracks; frame-major rows, as published."""
-    rows = torch.arange(10) % 2
-    proposals = net.propose({k: v[rows] for k, v in features.items()}, crops)
-    distribution = ProposalDistribution(net.action_logits(proposals, None))
-    log_prob = distribution.log_prob(torch.from_numpy(actions))
-    sl = -(torch.tensor(golden["reward"])[rows] * log_prob).mean()
-    recorded = [
-        torch.from_numpy(arrays[name]).flatten(0, 1)
-        for name in ("search_proposals", "proposal_density", "gt_density")
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "draw_proposals", lambda *_: recorded)
-        gt_units = torch.from_numpy(gt_crop / 352).float()
-        bb_ce = net.losses(proposals, gt_units)["bb_ce"]
-    total = net.slt_weights["policy"] * sl + net.slt_weights["bb_ce"] * bb_ce
-    return {"total": total, "sl": sl, "bb_ce": bb_ce}
+    kwargs = {"official_quirks": True}
+    model = SLT("TrDiMPPolicy", env, n_clips=2, policy_kwargs=kwargs, device="cpu")
+    env.close()
+    model.policy.network.load_state_dict(weights["plain"])
+    return model
 
 
 @pytest.fixture(scope="module", params=["slt", "slt_tweaked"])
@@ -367,54 +396,91 @@ def update(
     shared: Path,
     golden: dict[str, Any],
     weights: dict[str, dict[str, Tensor]],
+    model: SLT,
     real_sequences: Path,
 ) -> Update:
-    tweaked = request.param == "slt_tweaked"
+    expected = golden[request.param]
     with np.load(shared / "parity" / f"trdimp_{request.param}_arrays.npz") as file:
         arrays = {name: file[name] for name in file.files}
-    chosen = weights["tweaked" if tweaked else "plain"]
-    # The plain weights' tracks run away; the tweaked ones are explored anew.
-    return run_update(golden[request.param], arrays, chosen, real_sequences, explore=tweaked)
+    net: Any = model.policy.network
+    chosen = weights["tweaked" if request.param == "slt_tweaked" else "plain"]
+    net.load_state_dict({key: chosen[key] for key in golden["_doc"]["tweak"]}, strict=False)
+    net.zero_grad()
+    net.generator.manual_seed(0)
+    dataset = open_dataset("folder", real_sequences)
+    truth = np.stack([dataset.get(name).boxes[:6] for name in NAMES], axis=1)  # (6, 2, 4)
+    features = learn_templates(net, truth[0], expected["reward"], real_sequences)
+    exploration = explore(net, features, truth, real_sequences)
+    recorded = [
+        torch.from_numpy(arrays[name]).flatten(0, 1)
+        for name in ("search_proposals", "proposal_density", "gt_density")
+    ]
+    # The recorded rewards are float32 differences of two means: the loss is compared given them.
+    advantage = np.broadcast_to(np.array(expected["reward"])[None, :, None], (5, 2, 1))
+    rollout = exploration.rollout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(net, "encode", lambda template: features)
+        patch.setattr(network, "draw_proposals", lambda *_: recorded)
+        terms = model.loss(rollout, advantage, rollout.alive, slice(0, 2))
+    terms["loss"].backward(retain_graph=True)
+    losses = {name: float(value.detach()) for name, value in terms.items()}
+    return Update(expected, arrays, exploration, losses, net)
 
 
 class TestUpdate:
     def test_the_same_actions_and_boxes(self, update: Update) -> None:
-        assert update.actions.tolist() == update.golden["actions"]
-        np.testing.assert_allclose(update.boxes, update.golden["boxes"], rtol=0, atol=1e-2)
-        overlap = iou(update.boxes, np.concatenate([update.gt_boxes] * 2, axis=1))
-        np.testing.assert_allclose(overlap[:, :2], update.golden["baseline_iou"], atol=1e-4)
-        np.testing.assert_allclose(overlap[:, 2:], update.golden["explore_iou"], atol=1e-4)
+        golden, found = update.golden, update.exploration
+        assert found.rollout.index[..., 0].tolist() == golden["actions"]
+        np.testing.assert_allclose(found.boxes, golden["boxes"], rtol=0, atol=1e-2)
+        overlap = iou(found.boxes, np.concatenate([found.gt_boxes] * 2, axis=1))
+        np.testing.assert_allclose(overlap[:, :2], golden["baseline_iou"], atol=1e-4)
+        np.testing.assert_allclose(overlap[:, 2:], golden["explore_iou"], atol=1e-4)
 
-    def test_the_same_targets_and_proposals(self, update: Update, shared: Path) -> None:
-        np.testing.assert_allclose(update.gt_crop, update.golden["search_anno"], atol=1e-3)
-        name = "slt_tweaked" if update.golden["reward"][0] else "slt"
-        with np.load(shared / "parity" / f"trdimp_{name}_arrays.npz") as file:
-            np.testing.assert_allclose(np.stack(update.drawn), file["search_proposals"], atol=5e-3)
-            # Given the recorded boxes, the densities.
-            gt = torch.tensor(update.golden["search_anno"]).double().flatten(0, 1)
-            boxes = torch.from_numpy(file["search_proposals"]).double().flatten(0, 1)
-            density, gt_density = proposal_densities(boxes, gt, (0.05, 0.5))
-            expected = file["proposal_density"].reshape(10, 128)
-            np.testing.assert_allclose(density, expected, rtol=1e-2)
-            expected = file["gt_density"].reshape(10, 128)
-            np.testing.assert_allclose(gt_density, expected, rtol=1e-2, atol=1e-6)
+    def test_the_same_policy_after_each_iteration(self, update: Update) -> None:
+        expected = np.array(update.golden["selected_logprob_per_iterate"], float)
+        # A filter of zeros: the published scores are 0 / 0, ours are all alike.
+        ours = np.where(np.isnan(expected), np.nan, update.exploration.log_probs)
+        np.testing.assert_allclose(ours, expected, rtol=1e-3)
+        assert np.isfinite(expected[1:]).all()
+
+    def test_the_same_targets_and_proposals(self, update: Update) -> None:
+        golden, arrays, found = update.golden, update.arrays, update.exploration
+        gt_box = found.rollout.gt_box[:, :, 0] * 352
+        np.testing.assert_allclose(gt_box, golden["search_anno"], atol=1e-3)
+        np.testing.assert_allclose(found.drawn, arrays["search_proposals"], atol=5e-3)
+        # Given the recorded boxes, the densities.
+        gt = torch.tensor(golden["search_anno"]).double().flatten(0, 1)
+        boxes = torch.from_numpy(arrays["search_proposals"]).double().flatten(0, 1)
+        density, gt_density = proposal_densities(boxes, gt, (0.05, 0.5))
+        expected = arrays["proposal_density"].reshape(10, 128)
+        np.testing.assert_allclose(density, expected, rtol=1e-2)
+        expected = arrays["gt_density"].reshape(10, 128)
+        np.testing.assert_allclose(gt_density, expected, rtol=1e-2, atol=1e-6)
 
     def test_the_same_losses(self, update: Update) -> None:
         stats, terms = update.golden["stats"], update.terms
-        assert terms["total"] == pytest.approx(stats["Loss/total"], rel=1e-3)
+        assert terms["loss"] == pytest.approx(stats["Loss/total"], rel=1e-3)
         assert terms["bb_ce"] == pytest.approx(stats["Loss/bb_ce"], rel=1e-3)
-        assert terms["sl"] == pytest.approx(stats["ClfTrain/sl_loss"], rel=1e-3)
+        assert terms["policy_gradient_loss"] == pytest.approx(stats["ClfTrain/sl_loss"], rel=1e-3)
 
     def test_the_same_gradients(self, update: Update) -> None:
-        expected = {
-            **update.golden["grad_norm_module"],
-            "total": update.golden["grad_norm_total"],
-        }
-        assert expected["bb_regressor"] is None
-        for name, value in expected.items():
-            assert update.gradient_norms[name] == (
-                None if value is None else pytest.approx(value, rel=1e-3, abs=1e-8)
-            ), name
+        golden, net = update.golden, update.network
+
+        def norm(part: torch.nn.Module) -> float | None:
+            """Return the gradient's norm; None where nothing learns."""
+            learning = [p for p in part.parameters() if p.requires_grad]
+            grads = [p.grad.double() for p in learning if p.grad is not None]
+            return float(sum(g.square().sum() for g in grads)) ** 0.5 if learning else None
+
+        assert norm(net) == pytest.approx(golden["grad_norm_total"], rel=1e-3)
+        assert golden["grad_norm_module"]["bb_regressor"] is None
+        for name, value in golden["grad_norm_module"].items():
+            expected = None if value is None else pytest.approx(value, rel=1e-3, abs=1e-8)
+            assert norm(net.get_submodule(name)) == expected, name
+        for name, value in golden["grad_tensors"].items():
+            grad = net.get_parameter(name).grad
+            found = 0.0 if grad is None else float(grad.norm())
+            assert found == pytest.approx(value, rel=1e-3, abs=1e-8), name
 
 
 def test_the_geometry_is_registered() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch.nn import functional as F
 
 from slt_gym.cuda_ops import deform_conv2d
@@ -49,3 +50,23 @@ def test_gradients_are_finite_differences() -> None:
     shapes = (1, 2, 4, 3), (1, 18, 4, 3), (2, 2, 3, 3)
     inputs = [torch.from_numpy(rng.normal(0, 0.8, shape)).requires_grad_() for shape in shapes]
     assert torch.autograd.gradcheck(lambda *args: deform_conv2d(*args, padding=1), inputs)
+
+
+def test_both_devices_operators_agree() -> None:
+    generator = torch.Generator().manual_seed(2)
+
+    def draw(*shape: int) -> torch.Tensor:
+        values = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return values.requires_grad_()
+
+    settings = {"stride": 2, "padding": 1, "dilation": 2}
+    x, offset, weight, bias = draw(2, 4, 9, 8), draw(2, 12, 5, 3), draw(3, 4, 2, 3), draw(3)
+    outs = [
+        operator(x, 2 * offset, weight, bias, **settings)
+        for operator in (deform_conv2d, torchvision.ops.deform_conv2d)
+    ]
+    torch.testing.assert_close(*outs)
+    ours, theirs = (
+        torch.autograd.grad(out.square().sum(), (x, offset, weight, bias)) for out in outs
+    )
+    torch.testing.assert_close(ours, theirs)

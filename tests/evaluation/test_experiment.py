@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from slt_gym.agents import TrackerPolicy, create_tracker, save_weights
+from slt_gym.agents import SLT, TrackerPolicy, create_tracker, save_weights
 from slt_gym.agents.pretraining import PretrainingConfig
+from slt_gym.agents.processes import Processes
 from slt_gym.agents.transt import transt_tiny
 from slt_gym.data import open_dataset
 from slt_gym.errors import InvalidArgumentError
@@ -184,3 +185,64 @@ def test_random_bases_are_what_slt_starts_from(tmp_path):
     torch.manual_seed(99)  # whatever was drawn before
     report = run_experiment(experiment, tmp_path / "run")
     assert all(row["base"] == row["slt"] for row in report["per_sequence"].values())
+
+
+def small_job(base, **changes):
+    settings = {
+        "train_kwargs": {"num_frames": 3, "dataset_options": {**OPTIONS, "num_sequences": 4}},
+        "test_kwargs": {**TEST, "dataset_options": {**OPTIONS, "num_sequences": 2}},
+        "updates": 3,
+        "slt": {"n_clips": 1, "learning_rate": 1e-3},
+        "rows": ("base", "slt", "on_policy_regression"),
+        "parallel": 2,
+        "checkpoint_interval": 1,
+    }
+    return Experiment("transt-tiny", str(base), "SLTTrack-Synthetic-v0", **{**settings, **changes})
+
+
+def test_a_killed_run_gives_the_results_that_it_would_have_given(base, tmp_path, monkeypatch):
+    expected = run_experiment(small_job(base), tmp_path / "whole")
+    train, calls = SLT.train, []
+
+    def die(self, rollout):
+        calls.append(rollout)
+        if len(calls) == 5:  # in the second row
+            raise KeyboardInterrupt
+        train(self, rollout)
+
+    folder = tmp_path / "killed"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SLT, "train", die)
+        run_experiment(small_job(base), folder)
+    assert not (folder / "results.json").exists()
+    left = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert left == ["on_policy_regression.zip", "slt.zip"]
+
+    with pytest.raises(InvalidArgumentError, match="started with updates=3, which is now 4"):
+        run_experiment(small_job(base, updates=4), folder, resume=True)
+    report = run_experiment(small_job(base), folder, resume=True)
+    assert report["per_sequence"] == expected["per_sequence"]
+    assert report["on_policy_regression"]["updates"] == 3
+    for row in ("slt", "on_policy_regression"):
+        ours, theirs = (
+            create_tracker("transt-tiny", weights=run / "weights" / row).network.state_dict()
+            for run in (folder, tmp_path / "whole")
+        )
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    # The parts of the log lie side by side; what a finished run does not need is gone.
+    log = folder / "tensorboard" / "on_policy_regression"
+    assert sorted(path.name for path in log.glob("*.csv")) == ["progress-1.csv", "progress.csv"]
+    assert not (folder / "checkpoints").exists()
+    said = []
+    again = run_experiment(small_job(base), folder, resume=True, say=said.append)
+    assert again == json.loads((folder / "results.json").read_text())
+    assert said == [f"the run in {folder} is finished"]
+
+
+def test_intervals_and_controls_are_checked_first(base, tmp_path, monkeypatch):
+    with pytest.raises(InvalidArgumentError, match="checkpoint_interval is 0"):
+        run_experiment(small_job(base, checkpoint_interval=0), tmp_path / "run")
+    monkeypatch.setattr(Processes, "join", staticmethod(lambda: Processes(0, 2)))
+    with pytest.raises(InvalidArgumentError, match="'control' trains in one process"):
+        run_experiment(small_job(base, rows=("base", "slt", "control")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

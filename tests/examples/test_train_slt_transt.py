@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from slt_gym.agents import create_tracker
-from slt_gym.cli.job import Config, make_experiment
+from slt_gym.cli.job import Config, make_experiment, run_script
 from slt_gym.errors import InvalidArgumentError
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "train_slt_transt.py"
@@ -101,3 +101,41 @@ def test_folder_job_with_the_published_network(real_sequences, tmp_path):
     assert report["sequences"] == 4 and report["slt"]["updates"] == 2
     tracker = create_tracker("transt", weights=tmp_path / "run" / "weights" / "slt")
     assert sum(p.numel() for p in tracker.network.parameters()) == 23_016_006
+
+
+def test_resume_needs_the_runs_folder(example, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train", "--resume"])
+    with pytest.raises(SystemExit) as stop:
+        run_script(example.RECIPE, None)
+    assert stop.value.code == 2
+    assert "--resume goes with --output" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_make_one_run_which_goes_on(tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    small = ["--steps", "2", "--clips", "4", "--frames", "3", "--output", "run"]
+    small += ["--test-sequences", "2", "--test-frames", "4", "--rows", "base", "slt"]
+    small += ["--micro-batch", "2", "--checkpoint-interval", "1", "--resume"]
+    reports = []
+    for launch in ([], torchrun):
+        folder = tmp_path / str(len(reports))
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, *launch, str(SCRIPT), *small],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Everything is in run") == 1
+        reports.append(json.loads((folder / "run" / "results.json").read_text()))
+        assert reports[-1]["slt"]["updates"] == 2
+    one, two = (report["per_sequence"] for report in reports)
+    for name in one:
+        assert two[name] == pytest.approx(one[name], abs=0.02)
+    again = start(*small, cwd=tmp_path / "0")
+    assert again.returncode == 0
+    assert "is finished" in again.stdout

@@ -33,17 +33,29 @@ class Backbone(ResNet):
         strides: tuple[int, ...],
     ) -> None:
         super().__init__(stem, planes, blocks, strides, (1,) * len(planes))
+        self._frozen: list[nn.Module] = []
         if len(planes) == 4:
             self.fc = nn.Linear(self.channels, 1000)
 
     def freeze(self, layers: int) -> None:
-        """Freeze the stem, as many layers (neither for 0), and what never runs."""
+        """Freeze the stem and the first layers (nothing for 0), and what never runs.
+
+        Frozen parts keep their BatchNorm statistics in training, too.
+        """
         frozen: list[nn.Module] = [self.conv1, self.bn1] if layers else []
         frozen += [getattr(self, f"layer{i}") for i in range(1, layers + 1)]
         if self.num_layers == 4:
             frozen += [self.layer4, self.fc]
         for module in frozen:
             module.requires_grad_(False)
+        self._frozen = frozen
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Set the mode of everything that is not frozen."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Map images ``(B, 3, S, S)`` to the features of layers 2 and 3."""

@@ -23,7 +23,7 @@ class TrDiMPConfig:
         label_sigma: Width of the label of the frame-level loss, in samples.
         train_iterations: Filter iterations of the policy and in training.
         score_range: The policy's logits span it from the mean score to the best one.
-        num_proposals: Boxes around the ground truth that the IoU-Net's loss compares.
+        num_proposals: Boxes around the ground truth on which the IoU-Net learns.
         proposal_sigmas: Widths of their two distributions; the first is the ground truth's own.
         official_quirks: Leave the IoU-Net untrained, as the published sequence-level training does
             by accident: its exploration freezes it and nothing thaws it.
@@ -31,7 +31,7 @@ class TrDiMPConfig:
         optimizer_lr_scale: For the filter optimiser.
         feature_lr_scale: For the classification features.
         backbone_lr_scale: For the backbone.
-        seed: Of the tracker's and the policy's draws.
+        seed: Of the tracker's draws; a policy has a seed of its own.
         net_opt_iter: Filter iterations on the first frame.
         net_opt_update_iter: Every ``train_skipping`` frames.
         net_opt_hn_iter: After a hard negative.

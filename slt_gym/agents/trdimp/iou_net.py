@@ -1,4 +1,4 @@
-"""The network that predicts the overlap of boxes with the target (ATOM, CVPR 2019, section 3.2)."""
+"""The network that predicts boxes' overlap with the target (ATOM: Danelljan et al., CVPR 2019)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TrDiMP's losses: overlap prediction as density estimation, and the filter's hinge."""
+"""TrDiMP's losses: overlap prediction as density estimation, and a hinge on the scores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from slt_gym.agents.trdimp.refinement import from_relative, to_relative
 
-_HINGE_THRESHOLD = 0.05  # DiMP: label above which a cell belongs to the target
+_HINGE_THRESHOLD = 0.05  # ours: label above which a cell belongs to the target
 
 
 def draw_proposals(
@@ -76,11 +76,13 @@ def density_loss(overlap: Tensor, density: Tensor, gt_density: Tensor) -> Tensor
 
 
 def hinge_loss(scores: Tensor, label: Tensor) -> Tensor:
-    """Compute DiMP's classification error (Bhat et al., ICCV 2019, section 3.4).
+    """Compute the classification error, with the hinge of DiMP (Bhat et al., ICCV 2019).
+
+    In the target's place any difference from the label counts; elsewhere only positive scores do.
 
     Args:
         scores: Shape ``(I, B, H, W)``, of the filters after each iteration.
-        label: Shape ``(B, H, W)``, Gaussian; far from the target only positive scores are wrong.
+        label: Shape ``(B, H, W)``, Gaussian.
     """
     target = label > _HINGE_THRESHOLD
     error = torch.where(target, scores - label, F.relu(scores))

@@ -90,7 +90,8 @@ class TrDiMP(TrackerNetwork):
         optimizer_class=torch.optim.Adam,
         optimizer_kwargs={},
     )
-    # DiMP's weight of the classification, TrDiMP's of the boxes.
+    # The classification's weight is ours, bb_ce's that of SLT-TrDiMP. Pairs are drawn as for TransT
+    # (pretraining_pairs), where DiMP draws sets of frames.
     pretraining_weights: ClassVar[Mapping[str, float]] = {"classification": 100.0, "bb_ce": 0.01}
 
     def __init__(
@@ -178,7 +179,7 @@ class TrDiMP(TrackerNetwork):
         layer2, layer3 = self.feature_extractor(samples.flatten(0, 1))
         tokens = self.classifier.features(layer3).unflatten(0, (batch, images))
         keys, values = self.classifier.transformer.encode(tokens, self.transformer_label(box))
-        # The samples share their clip's memory: as one set of queries, no copy of it is made.
+        # One sample at a time: a batch of them would need a copy of the memory for each.
         decoded = torch.stack(
             [
                 self.classifier.transformer.decode(tokens[:, i], (keys, values))
@@ -284,7 +285,7 @@ class TrDiMP(TrackerNetwork):
     def resolve(self, proposals: Proposals, index: Tensor, box: Tensor) -> Tensor:
         """Put the previous estimate's size on the chosen cells, and refine by the IoU-Net.
 
-        One draw of jitter serves the whole batch, as published.
+        One draw of jitter, from the network's own generator, serves the whole batch, as published.
         """
         assert isinstance(proposals, TrDiMPProposals)
         draws = self.draw_jitter(self.generator).to(box.device)

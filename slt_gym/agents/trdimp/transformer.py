@@ -1,4 +1,4 @@
-"""TrDiMP's transformer (Wang et al., CVPR 2021, section 4): it refines the samples' features."""
+"""TrDiMP's transformer (Wang et al., CVPR 2021): it refines the samples' features."""
 
 from __future__ import annotations
 

@@ -1,0 +1,247 @@
+"""Time the published networks' trackers on one core, against the plain way to write their loop.
+
+Prints for each tracker the median over the rounds of the frames per second of `update`, and of the
+milliseconds of its crops and of the rest, which is its network. Next to it the same tracker with
+crops that pad the whole frame, as the published code does wherever a window leaves it ("pads
+frames"), and one that also encodes the template in every frame, as the published exploration of
+sequence-level training does ("encodes anew"). All see the same frames in turn and must give the
+same boxes, bit for bit. TrDiMP learns from its template and pads no frame: it has no such peers.
+
+Weights are random: before each update the estimate is put on the target. Frames are decoded
+beforehand. Times are seconds of the CPU, not of the clock. Memory is what a search crop allocates
+at its peak (`tracemalloc`), on average.
+
+    python benchmarks/trackers.py
+    python benchmarks/trackers.py --dataset folder --root DIR --trackers siamrpnpp --rounds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from slt_gym import create_tracker
+from slt_gym.agents.tracker import ProposalTracker, Tracker
+from slt_gym.agents.trdimp import tracker as trdimp
+from slt_gym.data import Sequence, open_dataset
+from slt_gym.geometry import Geometry, Window
+
+TRACKERS = ("siamattn", "siamrpnpp", "transt", "trdimp")
+Crop = Callable[..., NDArray[Any]]
+
+
+@dataclass
+class Peer:
+    """A tracker under the clock.
+
+    Attributes:
+        tracker: It.
+        seconds: Of each round's updates.
+        phases: Of each round, by phase.
+        boxes: Every estimate.
+    """
+
+    tracker: Tracker
+    seconds: list[float] = field(default_factory=list)
+    phases: list[dict[str, float]] = field(default_factory=list)
+    boxes: list[NDArray[np.float64]] = field(default_factory=list)
+
+
+def crop_padded(
+    frame: NDArray[np.uint8], window: Window, size: int, fill: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Cut a window out of a copy of the whole frame with a border around it."""
+    height, width = frame.shape[:2]
+    x, y = window.origin
+    left, top = max(-x, 0), max(-y, 0)
+    right, bottom = max(x + window.side - width, 0), max(y + window.side - height, 0)
+    if left or top or right or bottom:
+        padded = np.empty((height + top + bottom, width + left + right, 3), np.uint8)
+        padded[:] = fill
+        padded[top : top + height, left : left + width] = frame
+        frame, x, y = padded, x + left, y + top
+    patch = frame[y : y + window.side, x : x + window.side]
+    if window.side != size:
+        patch = np.asarray(cv2.resize(patch, (size, size)), np.uint8)
+    return np.ascontiguousarray(patch.transpose(2, 0, 1))
+
+
+class Clock:
+    """Adds up the seconds that crops take."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def time(self, crop: Crop) -> Crop:
+        """Return ``crop`` under the clock."""
+
+        def timed(*args: Any) -> NDArray[Any]:
+            start = time.process_time()
+            patch = crop(*args)
+            self.seconds += time.process_time() - start
+            return patch
+
+        return timed
+
+
+class Cropping:
+    """A geometry with another way to crop."""
+
+    def __init__(self, geometry: Geometry, crop: Crop) -> None:
+        self._geometry, self.crop = geometry, crop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._geometry, name)
+
+
+class PlainTracker(ProposalTracker):
+    """Encodes the template in every frame."""
+
+    def init(self, frame: NDArray[np.uint8], box: Any) -> None:
+        """Start on ``frame``, see :class:`Tracker`."""
+        super().init(frame, box)
+        geometry, size = self.geometry, self.geometry.template_size
+        window = geometry.template_window(box)
+        self._template = self._batch(geometry.crop(frame, window, size, self._fill))
+
+    @torch.no_grad()
+    def update(self, frame: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Find the target, see :class:`Tracker`."""
+        self._features = self.network.encode(self._template)
+        return super().update(frame)
+
+
+def make_peers(name: str, clock: Clock) -> dict[str, Peer]:
+    """Make a tracker and what it is compared with, on one network."""
+    torch.manual_seed(0)
+    tracker = create_tracker(name)
+    if not isinstance(tracker, ProposalTracker):
+        trdimp.crop_float = clock.time(trdimp.crop_float)  # type: ignore[assignment]
+        return {name: Peer(tracker)}
+    network, geometry = tracker.network, tracker.geometry
+    plain = ProposalTracker(name, network, geometry, "cpu")
+    anew = PlainTracker(name, network, geometry, "cpu")
+    for peer, crop in ((tracker, geometry.crop), (plain, crop_padded), (anew, crop_padded)):
+        peer.geometry = Cropping(geometry, clock.time(crop))  # type: ignore[assignment]
+    return {name: Peer(tracker), "pads frames": Peer(plain), "encodes anew": Peer(anew)}
+
+
+def time_rounds(
+    peers: dict[str, Peer], sequence: Sequence, count: int, rounds: int, clock: Clock
+) -> None:
+    """Track the first frames with all peers in turn, frame by frame; one more round warms up."""
+    frames = [sequence.read(t) for t in range(count + 1)]
+    names = list(peers)
+    for number in range(rounds + 1):
+        seconds = dict.fromkeys(names, 0.0)
+        crops = dict.fromkeys(names, 0.0)
+        for name in names:
+            peers[name].tracker.init(frames[0], sequence.boxes[0])
+        for t in range(1, count + 1):
+            for name in names[t % len(names) :] + names[: t % len(names)]:
+                peer = peers[name]
+                peer.tracker._box = sequence.boxes[t - 1].copy()  # type: ignore[attr-defined]
+                clock.seconds, start = 0.0, time.process_time()
+                peer.boxes.append(peer.tracker.update(frames[t]))
+                seconds[name] += time.process_time() - start
+                crops[name] += clock.seconds
+        if number:
+            for name, peer in peers.items():
+                peer.seconds.append(seconds[name])
+                rest = seconds[name] - crops[name]
+                peer.phases.append({"crop": crops[name], "rest": rest})
+
+
+def crop_memory(tracker: Tracker, sequence: Sequence, count: int) -> float:
+    """Return the mean peak of what a search crop allocates, bytes."""
+    geometry: Geometry = tracker.geometry  # type: ignore[attr-defined]
+    peaks = []
+    for t in range(1, count + 1):
+        frame = sequence.read(t)
+        window = geometry.search_window(sequence.boxes[t - 1], (frame.shape[1], frame.shape[0]))
+        fill = geometry.fill_colour(frame)
+        tracemalloc.start()
+        geometry.crop(frame, window, geometry.search_size, fill)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    return statistics.mean(peaks)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trackers", nargs="+", default=list(TRACKERS), choices=TRACKERS)
+    parser.add_argument("--dataset", default="synthetic")
+    parser.add_argument("--root", type=Path, help="its folder")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--sequence", help="its name (default: the first)")
+    parser.add_argument("--frames", type=int, default=8, help="tracked in a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--width", type=int, default=1280, help="of synthetic frames, pixels")
+    parser.add_argument("--height", type=int, default=720, help="of synthetic frames, pixels")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results there")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    options = {"width": args.width, "height": args.height} if args.dataset == "synthetic" else {}
+    dataset = open_dataset(args.dataset, args.root, args.split, **options)
+    sequence = dataset[0] if args.sequence is None else dataset.get(args.sequence)
+    height, width = sequence.read(0).shape[:2]
+    print(
+        f"{args.frames} frames of {sequence.name}, {width}x{height}, one thread, median of "
+        f"{args.rounds} rounds"
+    )
+    print(f"{'':24}{'frames/s':>9}{'ratio':>7}{'crop ms':>9}{'rest ms':>9}{'crop kB':>9}")
+    report: dict[str, Any] = {}
+    for name in args.trackers:
+        clock = Clock()
+        peers = make_peers(name, clock)
+        time_rounds(peers, sequence, args.frames, args.rounds, clock)
+        first, *others = peers.values()
+        for peer in others:
+            np.testing.assert_array_equal(peer.boxes, first.boxes)
+        report[name] = rows = {}
+        for row, peer in peers.items():
+            ratio = statistics.median(
+                a / b for a, b in zip(first.seconds, peer.seconds, strict=True)
+            )
+            milliseconds = {
+                phase: 1e3 * statistics.median(p[phase] for p in peer.phases) / args.frames
+                for phase in ("crop", "rest")
+            }
+            rows[row] = {
+                "frames_per_second": args.frames / statistics.median(peer.seconds),
+                "ratio": ratio,
+                "milliseconds": milliseconds,
+                "crop_bytes": crop_memory(peer.tracker, sequence, args.frames),
+            }
+            label = row if peer is first else f"  {row}"
+            print(
+                f"{label:24}{rows[row]['frames_per_second']:9.2f}{ratio:7.3f}"
+                f"{milliseconds['crop']:9.2f}{milliseconds['rest']:9.1f}"
+                f"{rows[row]['crop_bytes'] / 1e3:9.0f}"
+            )
+    if args.json is not None:
+        settings = {"frames": args.frames, "width": width, "height": height, "rounds": args.rounds}
+        versions = {"torch": torch.__version__, "opencv": cv2.__version__}
+        content = {**settings, **versions, "trackers": report}
+        args.json.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
