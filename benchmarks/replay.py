@@ -7,7 +7,8 @@ kept here.
 Then sampling: both kinds of buffer get the same transitions, with several sizes of the cache of
 crops, and batches are drawn with the same seeds, which must be equal. Frames are JPEG files of
 synthetic video, linked under many names so that hardly any two transitions show the same one; they
-lie in the system's cache. The images of 20,000 transitions of `transt` take 10 GB of memory.
+lie in the system's cache. Ratios are of the CPU's time, of all threads together. The images of
+20,000 transitions of `transt` take 10 GB of memory.
 
     python benchmarks/replay.py
     python benchmarks/replay.py --geometry transt-tiny --caches 0 0.1 1
@@ -99,12 +100,12 @@ def measure_bytes(env: VecEnv, transitions: int) -> float:
     return bytes_used / transitions
 
 
-def sample(buffer: Any, batch_size: int, seed: int) -> tuple[float, Any]:
-    """Return the seconds that a batch takes, and the batch."""
+def sample(buffer: Any, batch_size: int, seed: int) -> tuple[float, float, Any]:
+    """Return the seconds that a batch takes, those of the CPU, and the batch."""
     np.random.seed(seed)  # noqa: NPY002  (what SB3's buffers draw from)
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     batch = buffer.sample(batch_size)
-    return time.perf_counter() - start, batch
+    return time.perf_counter() - start, time.process_time() - cpu_start, batch
 
 
 def check_equal(batch: Any, expected: Any) -> None:
@@ -157,29 +158,37 @@ def measure_sampling(
             buffer.add(*step)
     env.close()
 
-    seconds: dict[Any, list[float]] = {}
+    times: dict[Any, list[tuple[float, float]]] = {}
     for seed in range(args.rounds):
-        spent, expected = sample(images, args.batch_size, seed)
-        seconds.setdefault("images", []).append(spent)
+        *spent, expected = sample(images, args.batch_size, seed)
+        times.setdefault("images", []).append(tuple(spent))
         for gib, buffer in buffers.items():
-            spent, batch = sample(buffer, args.batch_size, seed)
-            seconds.setdefault(gib, []).append(spent)
+            *spent, batch = sample(buffer, args.batch_size, seed)
+            times.setdefault(gib, []).append(tuple(spent))
             check_equal(batch, expected)
     parts = [*images.observations.values(), *images.next_observations.values(), images.actions]
     parts += [images.rewards, images.dones, images.timeouts]
     numbers["images_bytes"] = sum(part.nbytes for part in parts) / size
-    numbers["images_seconds"] = statistics.median(seconds["images"])
+    numbers["images"] = summarise(times["images"], times["images"])
     numbers["caches"] = [
         {
             "capacity_gib": gib,
             "crop_bytes": buffer.cached_bytes,
-            "seconds": statistics.median(seconds[gib]),
-            "ratio": statistics.median(
-                a / b for a, b in zip(seconds[gib], seconds["images"], strict=True)
-            ),
+            **summarise(times[gib], times["images"]),
         }
         for gib, buffer in buffers.items()
     ]
+
+
+def summarise(
+    times: list[tuple[float, float]], reference: list[tuple[float, float]]
+) -> dict[str, float]:
+    """Return the medians of seconds, seconds of the CPU, and the latter's ratio to others."""
+    return {
+        "seconds": statistics.median(seconds for seconds, _ in times),
+        "cpu_seconds": statistics.median(cpu for _, cpu in times),
+        "ratio": statistics.median(a / b for (_, a), (_, b) in zip(times, reference, strict=True)),
+    }
 
 
 def report(args: argparse.Namespace, numbers: dict[str, Any]) -> None:
@@ -192,18 +201,13 @@ def report(args: argparse.Namespace, numbers: dict[str, Any]) -> None:
         f"batches of {args.batch_size} from {args.transitions:,} transitions, "
         f"{args.width}x{args.height} JPEG, median of {args.rounds} rounds"
     )
-    rows = [("DictReplayBuffer", image * args.transitions, numbers["images_seconds"], 1.0)]
-    rows += [
-        (
-            f"references, {cache['capacity_gib']:g} GiB",
-            reference * args.transitions + cache["crop_bytes"],
-            cache["seconds"],
-            cache["ratio"],
-        )
-        for cache in numbers["caches"]
-    ]
-    for name, size, seconds, ratio in rows:
-        print(f"{name:22} {size / 1e6:9,.1f} MB {1e3 * seconds:9.1f} ms  {ratio:7.2f} x")
+    rows = [("DictReplayBuffer", image * args.transitions, numbers["images"])]
+    for cache in numbers["caches"]:
+        size = reference * args.transitions + cache["crop_bytes"]
+        rows.append((f"references, {cache['capacity_gib']:g} GiB", size, cache))
+    for name, size, times in rows:
+        milliseconds = f"{1e3 * times['seconds']:9.1f} ms {1e3 * times['cpu_seconds']:9.1f} CPU-ms"
+        print(f"{name:22} {size / 1e6:9,.1f} MB {milliseconds} {times['ratio']:7.2f} x")
     if args.json:
         Path(args.json).write_text(json.dumps(numbers, indent=2), encoding="utf-8")
 

@@ -38,11 +38,11 @@ SYNTHETIC = Experiment(
             "num_sequences": 200,
         },
     },
-    updates=50,
+    updates=60,
     slt={
         "n_clips": 8,
         "micro_batch": 4,
-        "learning_rate": CosineSchedule(4e-4, 1e-5, warmup=0.1),
+        "learning_rate": CosineSchedule(1.5e-4, 1e-5, warmup=0.1),
         "reward_to_go": True,
         "policy_weight": 10.0,
     },

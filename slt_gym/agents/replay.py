@@ -178,7 +178,9 @@ class ReferenceReplayBuffer(ReplayBuffer):
             self._cache.drop_search((row, j, False))
             self._cache.drop_search((row, j, True))
         steps = [self._read(info) for info in infos]
-        self._compare(steps, obs)
+        for j, step in enumerate(steps):
+            if not self._log.goes_on(j, *step):
+                self._begin(j, *step, {key: array[j] for key, array in obs.items()})
         for j, (sequence, reference) in enumerate(steps):
             self._log.add(self._steps, j, sequence, reference)
             self._cache.put_search((row, j, False), obs["search"][j])
@@ -214,6 +216,16 @@ class ReferenceReplayBuffer(ReplayBuffer):
 
     def _write(self, shown: list[Shown]) -> Observation:
         """Return observations by key, fresh arrays of shape ``(len(shown), ...)``."""
+        recropper = self._get_recropper()
+        batch = {
+            key: np.empty((len(shown), *self.obs_shape[key]), space.dtype)  # type: ignore[call-overload]
+            for key, space in recropper.rules.observation_space.items()
+        }
+        rows = [{key: array[k] for key, array in batch.items()} for k in range(len(shown))]
+        recropper.write(shown, rows)
+        return batch
+
+    def _get_recropper(self) -> Recropper:
         if self._source is None:
             raise InvalidArgumentError(
                 "the replay buffer has no environment to read frames from: pass "
@@ -221,13 +233,7 @@ class ReferenceReplayBuffer(ReplayBuffer):
             )
         if self._recropper is None:
             self._recropper = Recropper(*self._source, self._cache, self._threads)
-        batch = {
-            key: np.empty((len(shown), *self.obs_shape[key]), space.dtype)  # type: ignore[call-overload]
-            for key, space in self._source[1].observation_space.items()
-        }
-        rows = [{key: array[k] for key, array in batch.items()} for k in range(len(shown))]
-        self._recropper.write(shown, rows)
-        return batch
+        return self._recropper
 
     def _read(self, info: dict[str, Any]) -> tuple[str, StepReference]:
         try:
@@ -238,25 +244,20 @@ class ReferenceReplayBuffer(ReplayBuffer):
                 "infos of a tracking environment's steps"
             ) from None
 
-    def _compare(self, steps: list[tuple[str, StepReference]], obs: Observation) -> None:
-        """Refuse observations that the dataset does not give, where episodes begin oddly."""
-        for j, (sequence, reference) in enumerate(steps):
-            if self._ended[j] or self._log.goes_on(j, sequence, reference):
-                continue
-            before = Shown(
-                (self.pos, j, False),
-                sequence,
-                reference.template,
-                reference.template_transform,
-                reference.before,
-            )
-            for key, array in self._write([before]).items():
-                if not np.array_equal(array[0], obs[key][j]):
-                    raise InvalidArgumentError(
-                        f"{key!r} of track {j}, frame {before.view.frame} of {sequence!r}, is not "
-                        "what the replay buffer's environment shows: needed is env, the one that "
-                        "the model is trained in, without wrappers that change observations"
-                    )
+    def _begin(self, j: int, sequence: str, reference: StepReference, seen: Observation) -> None:
+        """Take note of what a track sees first; refuse what the dataset does not give."""
+        clip = sequence, reference.template, reference.template_transform
+        shown = Shown((self.pos, j, False), *clip, reference.before)
+        if self._ended[j]:
+            self._get_recropper().keep_template(shown, seen["template"], reference.fill)
+            return
+        for key, array in self._write([shown]).items():
+            if not np.array_equal(array[0], seen[key]):
+                raise InvalidArgumentError(
+                    f"{key!r} of track {j}, frame {shown.view.frame} of {sequence!r}, is not what "
+                    "the replay buffer's environment shows: needed is env, the one that the model "
+                    "is trained in, without wrappers that change observations"
+                )
 
     def _to_tensors(self, obs: Observation, env: VecNormalize | None) -> dict[str, torch.Tensor]:
         normalised = self._normalize_obs(obs, env)

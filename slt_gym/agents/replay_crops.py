@@ -97,18 +97,29 @@ class Recropper:
 
     Args:
         sequences: Where the frames come from.
-        rules: What the environment shows.
+        rules: Taken over.
         cache: Where crops are looked for and put.
         threads: Threads that decode and crop.
+
+    Attributes:
+        rules: What the environment shows.
     """
 
     def __init__(
         self, sequences: SequenceDataset, rules: EpisodeRules, cache: CropCache, threads: int
     ) -> None:
         self._sequences = sequences
-        self._rules = rules
+        self.rules = rules
         self._cache = cache
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="slt_gym-replay")
+
+    def keep_template(self, shown: Shown, crop: Pixels, fill: tuple[int, int, int]) -> None:
+        """Put a template into the cache that is there already."""
+        key = _template_key(shown)
+        if self._cache.capacity and self._cache.get_template(key) is None:
+            box = self._make_clip(shown).template_box
+            template = Template(crop.copy(), np.array(fill, np.uint8), box)
+            self._cache.put_template(key, template)
 
     def write(self, shown: Sequence[Shown], out: Sequence[Observation]) -> None:
         """Write observations, each to arrays by the observation's keys.
@@ -134,7 +145,7 @@ class Recropper:
             for one, arrays in group:
                 template = templates[_template_key(one)]
                 window = self._write_rest(one, template, arrays)
-                geometry = self._rules.geometry
+                geometry = self.rules.geometry
                 geometry.crop(frame, window, geometry.search_size, template.fill, arrays["search"])
 
         for _ in self._pool.map(crop_frame, missing.values()):
@@ -160,7 +171,7 @@ class Recropper:
 
     def _make_template(self, shown: Shown) -> Template:
         clip = self._make_clip(shown)
-        frames = ClipFrames(clip, self._rules.geometry)
+        frames = ClipFrames(clip, self.rules.geometry)
         return Template(frames.template, frames.fill, clip.template_box)
 
     def _make_clip(self, shown: Shown) -> Clip:
@@ -176,8 +187,8 @@ class Recropper:
     def _write_rest(self, shown: Shown, template: Template, out: Observation) -> Any:
         """Write all but the search crop; return the search window."""
         box = np.array(shown.view.box)
-        window = self._rules.geometry.search_window(box, shown.view.size)
-        write_boxes(out, self._rules, box, window, template.box)
+        window = self.rules.geometry.search_window(box, shown.view.size)
+        write_boxes(out, self.rules, box, window, template.box)
         out["template"][:] = template.crop
         return window
 

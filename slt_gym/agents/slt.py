@@ -281,6 +281,11 @@ class SLT(ClipAlgorithm):
         )
         return cast(TrackerPolicy, policy.to(self.device))
 
+    def _draw_anew(self) -> None:
+        super()._draw_anew()
+        if self.base_policy is not None:
+            self.base_policy.set_seed(self.policy.seed)
+
     def appraise(
         self, distribution: ProposalDistribution, box: NDArray, frame: int
     ) -> dict[str, NDArray]:

@@ -181,7 +181,8 @@ class Episode:
             summary = {key: total / max(self._tracked, 1) for key, total in self._sums.items()}
             reward += final_reward(self.rules.reward, summary["auc"])
             info.update(summary)
-        info["reference"] = pack_reference(self.frames.clip, before, self._view())
+        frames = self.frames
+        info["reference"] = pack_reference(frames.clip, before, self._view(), frames.fill)
         return reward, self.done, info
 
     def prefetch(self) -> None:

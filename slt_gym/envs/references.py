@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from slt_gym.data import Clip
 from slt_gym.data.transform import FrameTransform
 
-_TEMPLATE = Struct("<i")
+_TEMPLATE = Struct("<i3B")
 _VIEW = Struct("<i2I4d")
 # Size, window, flip, colour, blur; all zeros stand for no transform.
 _TRANSFORM = Struct("<2I4d?3dHd")
@@ -51,12 +51,14 @@ class StepReference(NamedTuple):
         template_transform: What was done to the template's frame, packed; empty for nothing.
         before: What the agent saw.
         after: What it saw next; of an ended episode, its last observation.
+        fill: The padding colour, R, G and B. It follows from the template's frame.
     """
 
     template: int
     template_transform: bytes
     before: View
     after: View
+    fill: tuple[int, int, int]
 
 
 def make_view(clip: Clip, i: int, size: tuple[int, int], box: NDArray[np.float64]) -> View:
@@ -66,9 +68,11 @@ def make_view(clip: Clip, i: int, size: tuple[int, int], box: NDArray[np.float64
     return View(int(clip.frames[i]), size, (x, y, w, h), pack_transform(transform))
 
 
-def pack_reference(clip: Clip, before: View, after: View) -> NDArray[np.uint8]:
+def pack_reference(
+    clip: Clip, before: View, after: View, fill: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
     """Pack a step's reference for its info: uint8, one shape for all clips, a fresh array."""
-    packed = bytearray(_TEMPLATE.pack(clip.template))
+    packed = bytearray(_TEMPLATE.pack(clip.template, *fill.tolist()))
     for view in (before, after):
         packed += _VIEW.pack(view.frame, *view.size, *view.box)
     for transform in (pack_transform(clip.template_transform), before.transform, after.transform):
@@ -79,7 +83,7 @@ def pack_reference(clip: Clip, before: View, after: View) -> NDArray[np.uint8]:
 def unpack_reference(packed: NDArray[np.uint8]) -> StepReference:
     """Undo :func:`pack_reference`."""
     data = packed.tobytes()
-    (template,) = _TEMPLATE.unpack_from(data)
+    template, *fill = _TEMPLATE.unpack_from(data)
     first = _TEMPLATE.size + 2 * _VIEW.size
     transforms = [
         b"" if part == _NOTHING else part
@@ -89,7 +93,7 @@ def unpack_reference(packed: NDArray[np.uint8]) -> StepReference:
     for k, transform in enumerate(transforms[1:]):
         numbers = _VIEW.unpack_from(data, _TEMPLATE.size + k * _VIEW.size)
         views.append(View(numbers[0], numbers[1:3], numbers[3:], transform))
-    return StepReference(template, transforms[0], *views)
+    return StepReference(template, transforms[0], views[0], views[1], tuple(fill))
 
 
 def pack_transform(transform: FrameTransform | None) -> bytes:

@@ -23,6 +23,7 @@ from slt_gym.envs import make_sb3_env
 from slt_gym.envs.references import View, pack_reference
 from slt_gym.errors import InvalidArgumentError
 
+FILL = np.array([7, 8, 255], np.uint8)
 ID = "slt_gym:SLTTrack-Synthetic-v0"
 VIDEO = {"num_sequences": 6, "num_frames": 30, "width": 160, "height": 120}
 SMALL = {"geometry": "transt-tiny", "num_frames": 6, "dataset_options": VIDEO}
@@ -147,7 +148,7 @@ def test_reads_each_frame_of_a_batch_once_and_no_cached_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     env = make_env(1, num_frames=12, prefetch=False)
-    cold, warm = make_buffer(env, cache_bytes=0), make_buffer(env, cache_bytes=2**30)
+    cold, warm = make_buffer(env, cache_bytes=0), make_buffer(env, 100, cache_bytes=2**30)
     collect(env, 10, cold, warm)
     reads: list[int] = []
     read = slt_gym.data.synthetic.dataset.SyntheticSequence.read
@@ -159,9 +160,10 @@ def test_reads_each_frame_of_a_batch_once_and_no_cached_one(
     monkeypatch.setattr(slt_gym.data.synthetic.dataset.SyntheticSequence, "read", count)
     sample(cold, size=200)  # All ten transitions of one clip: eleven frames, and the template's.
     assert len(reads) == 12
+    collect(env, 35, warm)  # Three whole clips, and a part of one.
     reads.clear()
-    sample(warm, size=200)  # Only what is seen next has not been seen before.
-    assert len(reads) == 1
+    sample(warm, size=500)  # Only what is seen after the two last steps has not been seen before.
+    assert len(reads) == 2
     reads.clear()
     sample(warm, seed=1, size=200)
     assert reads == []
@@ -169,7 +171,7 @@ def test_reads_each_frame_of_a_batch_once_and_no_cached_one(
 
 
 def test_a_transition_takes_64_bytes_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ReferenceReplayBuffer, "_compare", lambda *args: None)
+    monkeypatch.setattr(ReferenceReplayBuffer, "_begin", lambda *args: None)
     env = make_env(1)
     rows, clip = 3_000, Clip(None, np.arange(24), 90)  # type: ignore[arg-type]
     obs: Any = {"search": np.zeros((1, 3, 96, 96), np.uint8)}
@@ -179,7 +181,7 @@ def test_a_transition_takes_64_bytes_at_most(monkeypatch: pytest.MonkeyPatch) ->
         number = step % 23
         before = View(number, (1280, 720), (float(step), 0.1, 2.0, 3.0), b"")
         after = View(min(number + 1, 22), (1280, 720), (float(step + 1), 0.1, 2.0, 3.0), b"")
-        info = {"sequence": "one", "reference": pack_reference(clip, before, after)}
+        info = {"sequence": "one", "reference": pack_reference(clip, before, after, FILL)}
         infos.append([info])
 
     def fill(buffer: ReferenceReplayBuffer, first: int) -> None:

@@ -33,7 +33,7 @@ def draw_tracks(draw: st.DrawFn) -> list[list[tuple[str, StepReference]]]:
             name, template = draw(st.sampled_from("ab")), draw(st.integers(0, 1))
             of_template = draw(st.sampled_from(TRANSFORMS))
             for before, after in pairwise(draw(st.lists(views, min_size=2, max_size=5))):
-                steps.append((name, StepReference(template, of_template, before, after)))
+                steps.append((name, StepReference(template, of_template, before, after, (1, 2, 3))))
         tracks.append(steps[:length])
     return tracks
 
@@ -70,7 +70,7 @@ def test_place_names_one_observation() -> None:
     log = ReferenceLog(8, 1)
     seen = [View(k, (9, 9), (float(k), 0.0, 1.0, 1.0), b"") for k in range(5)]
     for step, (before, after) in enumerate(pairwise(seen)):
-        log.add(step, 0, "a", StepReference(0, b"", before, after))
+        log.add(step, 0, "a", StepReference(0, b"", before, after, (1, 2, 3)))
     found = log.find(np.arange(4), np.zeros(4, int), 4)
     assert [before.place for before, _ in found] == [(k, 0, False) for k in range(4)]
     assert [after.place for _, after in found] == [

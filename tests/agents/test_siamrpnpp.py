@@ -23,7 +23,7 @@ from slt_gym.agents.siamrpnpp.losses import (
     regression_loss,
 )
 from slt_gym.data import open_dataset
-from slt_gym.data.pairs import PairSampler
+from slt_gym.data.pairs import PairBatch, PairSampler
 from slt_gym.errors import InvalidArgumentError
 from slt_gym.geometry import get_geometry, iou
 
@@ -275,7 +275,12 @@ def test_frame_level_training_learns_a_batch_by_heart(
     pairs = network.pretraining_pairs
     batch = PairSampler(dataset, geometry, 4, seed=4, config=pairs).batch(0)
     assert batch.negative.sum() == 1
-    monkeypatch.setattr(PairSampler, "batch", lambda self, index: batch)
+
+    def same(self: PairSampler, index: int) -> PairBatch:
+        assert self.config is pairs
+        return batch
+
+    monkeypatch.setattr(PairSampler, "batch", same)
     rows: list[dict[str, float]] = []
     config = PretrainingConfig(
         steps=12, batch_size=4, learning_rate=3e-3, max_grad_norm=10.0, threads=1

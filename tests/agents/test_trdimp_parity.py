@@ -282,7 +282,6 @@ class Exploration:
 
     rollout: ClipRollout
     boxes: np.ndarray  # (5, 4 tracks, 4), frame pixels, tracks as in the golden
-    gt_boxes: np.ndarray  # (5, 2 sequences, 4), frame pixels
     log_probs: np.ndarray  # (6 filters, 5, 2)
     drawn: np.ndarray  # (5, 2, 128, 4), the boxes for the IoU-Net's loss
 
@@ -369,7 +368,7 @@ def explore(net: TrDiMP, features: dict[str, Tensor], truth: np.ndarray, path: P
         **{name: found[name][:, :, None] for name in ("search", "box", "index", "gt_box")},
     )
     log_probs = found["log_probs"].swapaxes(0, 1)
-    return Exploration(rollout, found["boxes"], truth[1:], log_probs, found["drawn"])
+    return Exploration(rollout, found["boxes"], log_probs, found["drawn"])
 
 
 def detach(proposals: Any) -> Any:
@@ -432,9 +431,10 @@ class TestUpdate:
         golden, found = update.golden, update.exploration
         assert found.rollout.index[..., 0].tolist() == golden["actions"]
         np.testing.assert_allclose(found.boxes, golden["boxes"], rtol=0, atol=1e-2)
-        overlap = iou(found.boxes, np.concatenate([found.gt_boxes] * 2, axis=1))
-        np.testing.assert_allclose(overlap[:, :2], golden["baseline_iou"], atol=1e-4)
-        np.testing.assert_allclose(overlap[:, 2:], golden["explore_iou"], atol=1e-4)
+        overlap = 5 * found.rollout.rewards[..., 0]
+        np.testing.assert_allclose(overlap, golden["explore_iou"], atol=1e-4)
+        overlap = 5 * found.rollout.greedy_rewards
+        np.testing.assert_allclose(overlap, golden["baseline_iou"], atol=1e-4)
 
     def test_the_same_policy_after_each_iteration(self, update: Update) -> None:
         expected = np.array(update.golden["selected_logprob_per_iterate"], float)

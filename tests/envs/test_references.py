@@ -20,6 +20,7 @@ from slt_gym.envs.references import (
     unpack_transform,
 )
 
+FILL = np.array([7, 8, 255], np.uint8)
 numbers = st.floats(-1e4, 1e4)
 transforms = st.none() | st.builds(
     FrameTransform,
@@ -57,10 +58,13 @@ def test_references_come_back_exactly(
     )
     before = make_view(clip, 0, (640, 360), np.array(boxes[:4]))
     after = make_view(clip, 1, (70_000, 9), np.array(boxes[4:]))
-    packed = pack_reference(clip, before, after)
+    packed = pack_reference(clip, before, after, FILL)
     assert packed.dtype == np.uint8
-    assert packed.shape == pack_reference(Clip(sequence, clip.frames, 3), before, after).shape
-    assert unpack_reference(packed) == (3, pack_transform(of_template), before, after)
+    assert packed.shape == pack_reference(Clip(sequence, clip.frames, 3), before, after, FILL).shape
+    assert unpack_reference(packed) == (
+        *(3, pack_transform(of_template), before, after),
+        (7, 8, 255),
+    )
     assert (before.frame, after.frame) == (7, 2_000_000)
     assert list(before.box + after.box) == boxes
 
