@@ -49,6 +49,10 @@ class Config:
     """Its learning rate."""
     policy_weight: float = 10.0
     """Weight of REINFORCE against the boxes' L1 loss."""
+    temperature: float = 3.0
+    """Factor on the scores when tracks are sampled: they must not leave the target at once."""
+    reward_to_go: bool = True
+    """Credit a choice with the rewards from its frame on; the paper takes the whole return."""
     max_grad_norm: float = 5.0
     """L2 norm that gradients are clipped to."""
     test_sequences: int = 50
@@ -109,7 +113,9 @@ class Siamese(nn.Module):
         """Map templates ``(B, 3, 48, 48)``, uint8, to kernels ``(B, C, 6, 6)``."""
         return self.backbone(template.float() / 255 - 0.5)
 
-    def forward(self, kernels: Tensor, search: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, kernels: Tensor, search: Tensor, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """Return log-probabilities ``(B, N)`` and boxes ``(B, N, 4)`` of search crops."""
         seen = self.backbone(search.float() / 255 - 0.5)  # (B, C, 12, 12)
         b, c = seen.shape[:2]
@@ -118,7 +124,7 @@ class Siamese(nn.Module):
         match = F.conv2d(padded, kernels.reshape(b * c, 1, 6, 6), groups=b * c)
         match = match.reshape(b, c, CELLS, CELLS) / 6
         out = self.head(torch.cat([match, seen], dim=1)).flatten(2).transpose(1, 2)  # (B, N, 5)
-        log_probs = torch.log_softmax(out[..., 0] + self.prior, dim=1)
+        log_probs = torch.log_softmax(temperature * (out[..., 0] + self.prior), dim=1)
         centre = self.centres + 0.15 * torch.tanh(out[..., 1:3])
         size = 0.25 * torch.exp(out[..., 3:].clamp(-2, 2))  # a crop's side is four target sizes
         return log_probs, torch.cat([centre - size / 2, size], dim=-1)
@@ -206,30 +212,35 @@ def train_on_sequences(network: Siamese, config: Config, writer: SummaryWriter) 
         # Exploration: both tracks of every clip to its end, without gradients.
         obs, info = env.reset(seed=config.seed + 1_000_000 if update == 0 else None)
         template = torch.from_numpy(obs["template"]).to(config.device)  # (2 C, 3, 48, 48)
-        returns = np.zeros(2 * config.clips)
-        searches, indices, gt_boxes, visible = [], [], [], []
+        rewards, searches, indices, gt_boxes, visible = [], [], [], [], []
         with torch.no_grad():
             kernels = network.encode(template)
             for _ in range(config.frames - 1):
                 search = torch.from_numpy(obs["search"]).to(config.device)
-                log_probs, boxes = network(kernels, search)  # (2 C, N), (2 C, N, 4)
+                # (2 C, N), (2 C, N, 4)
+                log_probs, boxes = network(kernels, search, config.temperature)
                 drawn = torch.multinomial(log_probs.exp(), 1, generator=generator)[:, 0]
                 index = torch.where(greedy, log_probs.argmax(1), drawn)  # (2 C,)
                 chosen = boxes[torch.arange(len(index)), index]  # (2 C, 4)
                 obs, reward, _, _, info = env.step(to_action(chosen))
-                returns += reward
+                rewards.append(torch.from_numpy(reward).float())
                 searches.append(search[~greedy])
                 indices.append(index[~greedy])
                 gt_boxes.append(torch.from_numpy(info["gt_box_crop"]).float()[1::2])
                 visible.append(torch.from_numpy(info["visible"])[1::2])
-        advantage = torch.from_numpy(returns[1::2] - returns[::2]).float()  # (C,)
+        rewards = torch.stack(rewards)  # (T, 2 C)
+        gain = rewards[:, 1::2] - rewards[:, ::2]  # (T, C), sampled against greedy
+        total = gain.sum(0)  # (C,)
+        to_go = gain.flip(0).cumsum(0).flip(0)  # (T, C)
+        advantage = to_go if config.reward_to_go else total.expand_as(gain)
 
         # Update: the sampled tracks' crops once more, all at once, with gradients.
         frames = config.frames - 1
         kernels = network.encode(template[~greedy]).repeat(frames, 1, 1, 1)  # (T C, ...)
-        log_probs, boxes = network(kernels, torch.cat(searches))  # (T C, N), (T C, N, 4)
+        # (T C, N), (T C, N, 4)
+        log_probs, boxes = network(kernels, torch.cat(searches), config.temperature)
         log_prob = log_probs.gather(1, torch.cat(indices)[:, None])[:, 0]  # (T C,)
-        reinforce = -(advantage.to(config.device).repeat(frames) * log_prob).mean()
+        reinforce = -(advantage.flatten().to(config.device) * log_prob).mean()
         gt_box, present = (torch.cat(x).to(config.device) for x in (gt_boxes, visible))
         _, l1 = supervised_losses(network, log_probs, boxes, gt_box, present)
         step(optimizer, config.policy_weight * reinforce + 5 * l1, config.max_grad_norm)
@@ -237,7 +248,7 @@ def train_on_sequences(network: Siamese, config: Config, writer: SummaryWriter) 
         for name, value in (
             ("slt/greedy_auc", info["auc"][::2].mean()),
             ("slt/sampled_auc", info["auc"][1::2].mean()),
-            ("slt/positive_advantage", (advantage > 0).float().mean()),
+            ("slt/positive_advantage", (total > 0).float().mean()),
             ("slt/reinforce", reinforce.item()),
             ("slt/l1", l1.item()),
             ("slt/entropy", -(log_probs.exp() * log_probs).sum(1).mean().item()),
@@ -262,13 +273,18 @@ def test(network: Siamese, config: Config) -> float:
 
 
 def main(config: Config) -> dict[str, float]:
-    """Train, test, and return the AUC before and after sequence-level training."""
+    """Train, and return the test AUC after each stage."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     network = Siamese().to(config.device)
-    aucs = {}
+    aucs: dict[str, float] = {}
+    stages = {
+        "untrained": lambda *_: None,
+        "frame by frame": warm_up,
+        "sequences": train_on_sequences,
+    }
     with SummaryWriter(str(config.output)) as writer:
-        for name, train in (("frame by frame", warm_up), ("sequences", train_on_sequences)):
+        for name, train in stages.items():
             started = time.perf_counter()
             train(network, config, writer)
             seconds = time.perf_counter() - started

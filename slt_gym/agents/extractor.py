@@ -38,8 +38,9 @@ class TrackerFeaturesExtractor(BaseFeaturesExtractor):
     ``normalize_images`` makes no difference.
 
     The features are the match's offset from the previous estimate's centre, in quarters of that
-    estimate's width and height (2 numbers), how well it matches, the observation's ``box`` and ``template_box``, if it has one, and ``hidden`` numbers computed from
-    the map of similarities. ``proposals`` are left out: they are a function of ``box``.
+    estimate's width and height (2 numbers), how well it matches, the observation's ``box`` and
+    ``template_box``, if it has one, and ``hidden`` numbers computed from the map of similarities.
+    ``proposals`` are left out: they are a function of ``box``.
 
     Args:
         observation_space: Of a tracking environment.
