@@ -7,9 +7,10 @@ frames"), and one that also encodes the template in every frame, as the publishe
 sequence-level training does ("encodes anew"). All see the same frames in turn and must give the
 same boxes, bit for bit. TrDiMP learns from its template and pads no frame: it has no such peers.
 
-Weights are random: before each update the estimate is put on the target. Frames are decoded
+Weights are random: before each update the estimate is put on the target of the frame before, and
+TrDiMP refines whatever it finds. The frames are spread evenly over a sequence, and decoded
 beforehand. Times are seconds of the CPU, not of the clock. Memory is what a search crop allocates
-at its peak (`tracemalloc`), on average.
+at its peak (`tracemalloc`), on average; "leaving" is the share of windows that leave the frame.
 
     python benchmarks/trackers.py
     python benchmarks/trackers.py --dataset folder --root DIR --trackers siamrpnpp --rounds 5
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import time
@@ -129,7 +131,8 @@ class PlainTracker(ProposalTracker):
 def make_peers(name: str, clock: Clock) -> dict[str, Peer]:
     """Make a tracker and what it is compared with, on one network."""
     torch.manual_seed(0)
-    tracker = create_tracker(name)
+    believing = {"target_not_found_threshold": -math.inf} if name == "trdimp" else {}
+    tracker = create_tracker(name, **believing)
     if not isinstance(tracker, ProposalTracker):
         trdimp.crop_float = clock.time(trdimp.crop_float)  # type: ignore[assignment]
         return {name: Peer(tracker)}
@@ -142,18 +145,18 @@ def make_peers(name: str, clock: Clock) -> dict[str, Peer]:
 
 
 def time_rounds(
-    peers: dict[str, Peer], sequence: Sequence, count: int, rounds: int, clock: Clock
+    peers: dict[str, Peer], sequence: Sequence, times: list[int], rounds: int, clock: Clock
 ) -> None:
-    """Track the first frames with all peers in turn, frame by frame; one more round warms up."""
-    frames = [sequence.read(t) for t in range(count + 1)]
+    """Track the frames ``times`` with all peers in turn; one more round warms up."""
+    first, frames = sequence.read(0), {t: sequence.read(t) for t in times}
     names = list(peers)
     for number in range(rounds + 1):
         seconds = dict.fromkeys(names, 0.0)
         crops = dict.fromkeys(names, 0.0)
         for name in names:
-            peers[name].tracker.init(frames[0], sequence.boxes[0])
-        for t in range(1, count + 1):
-            for name in names[t % len(names) :] + names[: t % len(names)]:
+            peers[name].tracker.init(first, sequence.boxes[0])
+        for i, t in enumerate(times):
+            for name in names[i % len(names) :] + names[: i % len(names)]:
                 peer = peers[name]
                 peer.tracker._box = sequence.boxes[t - 1].copy()  # type: ignore[attr-defined]
                 clock.seconds, start = 0.0, time.process_time()
@@ -167,19 +170,22 @@ def time_rounds(
                 peer.phases.append({"crop": crops[name], "rest": rest})
 
 
-def crop_memory(tracker: Tracker, sequence: Sequence, count: int) -> float:
-    """Return the mean peak of what a search crop allocates, bytes."""
+def measure_crops(tracker: Tracker, sequence: Sequence, times: list[int]) -> tuple[float, float]:
+    """Return the mean peak of what a search crop allocates, bytes, and how many leave the frame."""
     geometry: Geometry = tracker.geometry  # type: ignore[attr-defined]
-    peaks = []
-    for t in range(1, count + 1):
+    peaks, leaving = [], 0
+    for t in times:
         frame = sequence.read(t)
-        window = geometry.search_window(sequence.boxes[t - 1], (frame.shape[1], frame.shape[0]))
+        height, width = frame.shape[:2]
+        window = geometry.search_window(sequence.boxes[t - 1], (width, height))
+        x, y = window.origin
+        leaving += min(x, y) < 0 or x + window.side > width or y + window.side > height
         fill = geometry.fill_colour(frame)
         tracemalloc.start()
         geometry.crop(frame, window, geometry.search_size, fill)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    return statistics.mean(peaks)
+    return statistics.mean(peaks), leaving / len(times)
 
 
 def main() -> None:
@@ -202,16 +208,18 @@ def main() -> None:
     dataset = open_dataset(args.dataset, args.root, args.split, **options)
     sequence = dataset[0] if args.sequence is None else dataset.get(args.sequence)
     height, width = sequence.read(0).shape[:2]
+    times = np.linspace(1, len(sequence) - 1, args.frames).round().astype(int).tolist()
     print(
         f"{args.frames} frames of {sequence.name}, {width}x{height}, one thread, median of "
         f"{args.rounds} rounds"
     )
-    print(f"{'':24}{'frames/s':>9}{'ratio':>7}{'crop ms':>9}{'rest ms':>9}{'crop kB':>9}")
+    columns = ("frames/s", "ratio", "crop ms", "rest ms", "crop kB", "leaving")
+    print(" " * 24 + "".join(f"{column:>9}" for column in columns))
     report: dict[str, Any] = {}
     for name in args.trackers:
         clock = Clock()
         peers = make_peers(name, clock)
-        time_rounds(peers, sequence, args.frames, args.rounds, clock)
+        time_rounds(peers, sequence, times, args.rounds, clock)
         first, *others = peers.values()
         for peer in others:
             np.testing.assert_array_equal(peer.boxes, first.boxes)
@@ -220,6 +228,7 @@ def main() -> None:
             ratio = statistics.median(
                 a / b for a, b in zip(first.seconds, peer.seconds, strict=True)
             )
+            size, leaving = measure_crops(peer.tracker, sequence, times)
             milliseconds = {
                 phase: 1e3 * statistics.median(p[phase] for p in peer.phases) / args.frames
                 for phase in ("crop", "rest")
@@ -228,13 +237,14 @@ def main() -> None:
                 "frames_per_second": args.frames / statistics.median(peer.seconds),
                 "ratio": ratio,
                 "milliseconds": milliseconds,
-                "crop_bytes": crop_memory(peer.tracker, sequence, args.frames),
+                "crop_bytes": size,
+                "leaving": leaving,
             }
             label = row if peer is first else f"  {row}"
             print(
-                f"{label:24}{rows[row]['frames_per_second']:9.2f}{ratio:7.3f}"
+                f"{label:24}{rows[row]['frames_per_second']:9.2f}{ratio:9.3f}"
                 f"{milliseconds['crop']:9.2f}{milliseconds['rest']:9.1f}"
-                f"{rows[row]['crop_bytes'] / 1e3:9.0f}"
+                f"{size / 1e3:9.0f}{leaving:9.0%}"
             )
     if args.json is not None:
         settings = {"frames": args.frames, "width": width, "height": height, "rounds": args.rounds}

@@ -35,7 +35,7 @@ CELLS = 12  # on each side of the search crop, one every 8 pixels
 class Config:
     """What can be set on the command line."""
 
-    clips: int = 16
+    clips: int = 8
     """Clips that are tracked side by side."""
     frames: int = 16
     """Frames of a clip; the first one only shows where the target is."""
@@ -43,9 +43,9 @@ class Config:
     """Batches of clips for frame-level training."""
     warmup_lr: float = 1e-3
     """Its learning rate."""
-    updates: int = 50
+    updates: int = 60
     """Updates of sequence-level training, each on one batch of clips."""
-    lr: float = 2e-4
+    lr: float = 5e-4
     """Its learning rate."""
     policy_weight: float = 10.0
     """Weight of REINFORCE against the boxes' L1 loss."""

@@ -48,7 +48,7 @@ class Experiment:
         train_kwargs: Its further arguments in training.
         test_kwargs: Its further arguments in the test; ``split`` among them.
         updates: SLT's iterations.
-        slt: SLT's arguments.
+        slt: SLT's arguments; ``policy_kwargs`` among them adds to the policy's.
         base: Frame-level training of a base that has no weights; None leaves it random.
         control: Frame-level training of the control, for as long as SLT took.
         rows: Which rows to make, of ``base``, ``control``, ``on_policy_regression``, ``slt``.
@@ -302,14 +302,20 @@ def _train_slt(
     if checkpoint.exists():
         model = SLT.load(checkpoint, device=experiment.device)
     else:
+        settings = {**experiment.slt, **changes}
+        policy_kwargs = {
+            "tracker": experiment.tracker,
+            "weights": experiment.weights,
+            **settings.pop("policy_kwargs", {}),
+        }
         model = SLT(
             "TrackerPolicy",
             experiment.env_id,
             env_kwargs={**env_kwargs, "geometry": experiment.tracker},
-            policy_kwargs={"tracker": experiment.tracker, "weights": experiment.weights},
+            policy_kwargs=policy_kwargs,
             seed=experiment.seed,
             device=experiment.device,
-            **{**experiment.slt, **changes},
+            **settings,
         )
     if model.processes.first:
         model.set_logger(_open_logger(folder / "tensorboard" / row, model.iterations))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from tiny import ENV_ID, VIDEO
 
 from slt_gym.agents import ReferenceReplayBuffer, TrackerFeaturesExtractor
 from slt_gym.envs import make_sb3_env
+from slt_gym.geometry import TransTGeometry
+from slt_gym.geometry import base as geometries
 
 STEPS, N_ENVS, FRAMES = 2000, 4, 6
 ON_POLICY = {"n_steps": 125}
@@ -43,7 +46,12 @@ class Case:
 CASES = [
     Case("PPO", {**ON_POLICY, "batch_size": 100, "n_epochs": 2}),
     Case("A2C", {"n_steps": 10}),
-    Case("TRPO", {**ON_POLICY, "batch_size": 100, "cg_max_steps": 5}, module="sb3_contrib"),
+    Case(
+        "TRPO",
+        {**ON_POLICY, "batch_size": 100, "cg_max_steps": 3, "n_critic_updates": 1},
+        module="sb3_contrib",
+        policy_kwargs={"net_arch": [8]},  # one derivative for each parameter
+    ),
     Case(
         "RecurrentPPO",
         {**ON_POLICY, "batch_size": 100, "n_epochs": 2},
@@ -61,14 +69,19 @@ CASES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_an_algorithm_trains_saves_and_loads(case: Case, tmp_path: Path) -> None:
+def test_an_algorithm_trains_saves_and_loads(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The smallest images that Stable-Baselines3 takes have 36 pixels a side.
+    smallest = TransTGeometry(template_size=36, search_size=72)
+    monkeypatch.setitem(geometries._GEOMETRIES, "smallest", smallest)
     reason = f"{case.name} is sb3-contrib's: pip install sb3-contrib"
     library = pytest.importorskip(case.module, reason=reason)
     algorithm: type[BaseAlgorithm] = getattr(library, case.name)
     env = make_sb3_env(
         ENV_ID,
         n_envs=N_ENVS,
-        geometry="transt-tiny",
+        geometry="smallest",
         action=case.action,
         # Moves come several a frame: at most two here, so that episodes are short.
         action_options={"max_moves": 2} if case.action == "moves" else None,
@@ -85,7 +98,7 @@ def test_an_algorithm_trains_saves_and_loads(case: Case, tmp_path: Path) -> None
         env,
         policy_kwargs={
             "features_extractor_class": TrackerFeaturesExtractor,
-            "features_extractor_kwargs": {"hidden": 16, "channels": 8},
+            "features_extractor_kwargs": {"hidden": 8, "channels": 4},
             **case.policy_kwargs,
         },
         learning_rate=1e-3,
