@@ -106,7 +106,7 @@ def load_policy_tracker(
     path = Path(path).expanduser()
     if not path.is_file():
         raise CheckpointError(f"there is no model {path}: expected is a .zip that SB3's save wrote")
-    cls = _find_algorithm(algorithm)
+    cls = find_algorithm(algorithm)
     try:
         model = cls.load(path, device=device)
     except (ValueError, KeyError, AttributeError, RuntimeError, AssertionError) as error:
@@ -127,7 +127,15 @@ def load_policy_tracker(
     return PolicyTracker(model, rules, path.stem)
 
 
-def _find_algorithm(name: str) -> Any:
+def find_algorithm(name: str) -> Any:
+    """Return the class of an algorithm: of this library, Stable-Baselines3 or sb3-contrib.
+
+    Args:
+        name: The class's name, or ``"module:Class"`` of another one.
+
+    Raises:
+        InvalidArgumentError: There is none.
+    """
     module, colon, attribute = name.partition(":")
     places = [(module, attribute)] if colon else [(library, name) for library in _LIBRARIES]
     for module, attribute in places:

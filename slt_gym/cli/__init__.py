@@ -19,6 +19,7 @@ PROGRAM = "slt-gym"
 # A new command is one file, with Arguments and execute, and one row. The text stands in
 # ``slt-gym --help``, which must not wait for PyTorch.
 COMMANDS = {
+    "benchmark": "Train algorithms with several seeds on one environment, and compare them.",
     "data": "Check a downloaded dataset, and report what is missing, damaged or wrong.",
     "evaluate": "Run a tracker over a dataset, and report under the benchmark's own rule.",
     "export": "Make a submission for the server of GOT-10k or TrackingNet.",

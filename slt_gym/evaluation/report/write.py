@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import html
 import io
@@ -21,26 +20,10 @@ from slt_gym.evaluation.files import replacing
 from slt_gym.evaluation.report.build import Report
 from slt_gym.evaluation.report.clips import OverlayClip, draw_clips
 from slt_gym.evaluation.report.figures import draw_figures
+from slt_gym.evaluation.report.page import draw_table, embed, make_page
 from slt_gym.evaluation.report.tables import Table, make_tables, to_markdown
 from slt_gym.evaluation.scoring import Measured
 from slt_gym.version import __version__
-
-_LONG_TABLE = 30
-_BEST = ' class="best"'
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 74rem; padding: 0 1rem;
-  color: #1d2129; background: #fff; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #dde1e7; }
-th:first-child, td:first-child { text-align: left; }
-td.best { font-weight: 700; }
-.wide { overflow-x: auto; }
-.note, figcaption { color: #5b6470; max-width: 50rem; }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem; }
-.figures img { flex: 1 1 18rem; min-width: 0; max-width: 26rem; height: auto; }
-figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }
-"""
 
 
 def write_report(
@@ -167,47 +150,16 @@ def _to_html(
     figures: dict[str, bytes],
     clips: Sequence[OverlayClip],
 ) -> str:
-    title = html.escape(f"{report.dataset} {report.split}")
-    parts = [f"<h1>{title}</h1>", f"<p>{html.escape(describe(report))}</p>"]
+    parts: list[str] = []
     for number, table in enumerate(tables):
-        parts.append(_draw_table(table))
+        parts.append(draw_table(table))
         if number == 0:
-            images = "".join(_embed(png, "image/png", name) for name, png in figures.items())
+            images = "".join(embed(png, "image/png", name) for name, png in figures.items())
             parts.append(f'<div class="figures">{images}</div>')
     if clips:
         parts.append("<h2>Clips</h2>")
         for clip in clips:
             caption = html.escape(clip.caption)
-            image = _embed(clip.webp, "image/webp", clip.sequence)
+            image = embed(clip.webp, "image/webp", clip.sequence)
             parts.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(parts)
-        + f'\n<p class="note">slt_gym {__version__}</p>\n</body></html>\n'
-    )
-
-
-def _draw_table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.head)
-    rows = []
-    for row, best in zip(table.rows, table.best, strict=True):
-        cells = (
-            f"<td{_BEST if i == best else ''}>{html.escape(cell)}</td>"
-            for i, cell in enumerate(row)
-        )
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    body = (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-    if len(rows) > _LONG_TABLE:
-        body = f"<details><summary>{len(rows)} rows</summary>{body}</details>"
-    note = f'<p class="note">{html.escape(table.note)}</p>'
-    return f"<h2>{html.escape(table.title)}</h2>{body}{note}"
-
-
-def _embed(data: bytes, kind: str, name: str) -> str:
-    code = base64.b64encode(data).decode()
-    return f'<img alt="{html.escape(name)}" src="data:{kind};base64,{code}">'
+    return make_page(f"{report.dataset} {report.split}", describe(report), parts)
