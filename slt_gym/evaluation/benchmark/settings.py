@@ -40,10 +40,10 @@ class Benchmark:
     steps: int = 20_000
     evaluations: int = 5
     val_split: str = "val"
-    val_sequences: int = 24
+    val_sequences: int = 16
     test_split: str = "test"
-    test_sequences: int = 100
-    parallel: int = 25
+    test_sequences: int = 80
+    parallel: int = 20
     device: str = "cpu"
 
     def __post_init__(self) -> None:
