@@ -56,8 +56,8 @@ class Reinforce(A2C):
 def make_rows() -> list[Algorithm]:
     """Return the table's rows: the own algorithm, PPO as it stands in the defaults, the static box.
 
-    The own one has PPO's actions, reward and features, which are a row's defaults. Nobody trains its
-    critic: with ``gae_lambda=1`` that only enters where a rollout cuts an episode.
+    The own one has PPO's actions, reward and features, which are a row's defaults. Nobody trains
+    its critic: with ``gae_lambda=1`` that only enters where a rollout cuts an episode.
     """
     own = Algorithm(
         "reinforce",
