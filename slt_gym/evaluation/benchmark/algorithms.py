@@ -203,7 +203,12 @@ ALGORITHMS: dict[str, Algorithm] = {
             "BehaviourCloning",
             reward="overlap",
             normalise_reward=False,
-            kwargs={"expert": "oracle"},
+            kwargs={
+                "expert": "oracle",
+                "learning_rate": 1e-3,
+                "gradient_steps": 6,  # each step is learnt from three times, as in ppo
+                "replay_buffer_kwargs": {"threads": 1},
+            },
             policy_kwargs=_NARROW,
         ),
         Algorithm(
