@@ -335,7 +335,7 @@ LEARNERS = [name for name, row in ALGORITHMS.items() if row.learns]
 CONTRIB = {"trpo", "recurrent-ppo", "tqc", "qr-dqn"}
 SMALL = {
     "slt": {"n_clips": 2, "micro_batch": 2},
-    "trpo": {"n_steps": 4, "cg_max_steps": 2},
+    "trpo": {"n_steps": 4, "batch_size": 16, "cg_max_steps": 2},
     **{name: {"n_steps": 4, "batch_size": 16} for name in ("ppo", "recurrent-ppo", "ppo-tracker")},
     "a2c": {"n_steps": 4},
     "bc": {"n_steps": 4, "batch_size": 8},

@@ -56,6 +56,7 @@ def run_jobs(
                     message = connection.recv()
                 except EOFError:
                     process.join()
+                    shutil.rmtree(job.partial, ignore_errors=True)
                     code = process.exitcode
                     hint = " (the system ran out of memory?)" if code == -signal.SIGKILL else ""
                     message = _note(job, f"its process ended with code {code}{hint}")

@@ -152,4 +152,4 @@ def _run(
             run_jobs(jobs, min(workers, len(jobs)), note, bar.update)
     finally:
         bar.close()
-    return failed
+    return [job for job in jobs if job in failed]
