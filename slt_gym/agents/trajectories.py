@@ -90,10 +90,10 @@ def record_trajectories(
         bar = tqdm(total=episodes, unit="episode", disable=not progress_bar)
         waiting: list[EpisodeBuffer] = []
         with bar:
-            for buffer in _run(env, teacher, episodes):
+            for done, buffer in enumerate(_run(env, teacher, episodes), 1):
                 waiting.append(buffer)
                 bar.update()
-                if len(waiting) == _EPISODES_AT_ONCE or bar.n == episodes:
+                if len(waiting) == _EPISODES_AT_ONCE or done == episodes:
                     if dataset is None:
                         with warnings.catch_warnings():  # of what else could be said about it
                             warnings.simplefilter("ignore", UserWarning)
@@ -140,7 +140,8 @@ def import_minari() -> Any:
         import minari  # noqa: PLC0415  (optional)
     except ImportError:
         raise SltGymError(
-            'trajectories are kept by Minari, which is not installed: pip install "slt-gym[offline]"'
+            "trajectories are kept by Minari, which is not installed: "
+            'pip install "slt-gym[offline]"'
         ) from None
     return minari
 

@@ -31,7 +31,8 @@ class Arguments:
         weights: Of an expert that is a network: a folder of weights, a published checkpoint's file,
             or "pretrained" for weights that ship with the package, which is the default.
         episodes: How many to record.
-        env_kwargs: The environment's arguments, a JSON object such as '{"geometry": "transt-tiny"}'.
+        env_kwargs: The environment's arguments, a JSON object such as
+            '{"geometry": "transt-tiny"}'.
         n_envs: Tracks that run side by side.
         threads: Threads that decode frames; 0 takes one for each core.
         seed: Of the clips that are drawn.

@@ -102,7 +102,12 @@ def test_a_tracker_follows_the_frames_as_it_would_a_video(geometry: str) -> None
 
 
 def test_copies_of_a_tracker_start_where_their_tracks_do() -> None:
-    env = make_env(2, num_frames=12, restart=2, dataset_options={**VIDEO, "speed": 0.3, "min_size": 0.2, "max_size": 0.2})
+    env = make_env(
+        2,
+        num_frames=12,
+        restart=2,
+        dataset_options={**VIDEO, "speed": 0.3, "min_size": 0.2, "max_size": 0.2},
+    )
     obs, start = env.reset(), np.ones(2, bool)
     expert = make_expert(StaticTracker(), env)
     kept = [info["box"] for info in env.reset_infos]
