@@ -172,7 +172,7 @@ def _run(env: VecEnv, teacher: Expert, episodes: int) -> Iterator[EpisodeBuffer]
     while left.any():
         actions = teacher.act(obs, start)
         obs, rewards, start, infos = env.step(actions)
-        for i in np.flatnonzero(left):
+        for i in np.flatnonzero(left).tolist():
             seen = infos[i]["terminal_observation"] if start[i] else _row(obs, i)
             records[i].add(seen, actions[i], float(rewards[i]), bool(start[i]), infos[i])
             if start[i]:

@@ -157,13 +157,13 @@ def test_experts_act_in_any_vec_env_of_tracks() -> None:
 
 def test_what_is_no_expert_is_refused() -> None:
     env = make_env(geometry="transt")
-    with pytest.raises(InvalidArgumentError, match="unknown expert 'orakle'.*mean 'oracle'"):
+    with pytest.raises(InvalidArgumentError, match=r"unknown expert 'orakle'.*mean 'oracle'"):
         make_expert("orakle", env)
     with pytest.raises(InvalidArgumentError, match="argument 'expert' is 3: accepted are"):
         make_expert(3, env)  # type: ignore[arg-type]
     other = make_env()
     policy = TransTPolicy(other.observation_space, other.action_space, tracker="transt-tiny")
-    with pytest.raises(InvalidArgumentError, match="looks at 'search'.*geometry='transt-tiny'"):
+    with pytest.raises(InvalidArgumentError, match=r"looks at 'search'.*geometry='transt-tiny'"):
         make_expert(policy, env)
     model = A2C("MultiInputPolicy", make_env(action="moves"), device="cpu")
     with pytest.raises(InvalidArgumentError, match="the expert's action_space is Discrete"):

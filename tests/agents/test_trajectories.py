@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tiny import ENV_ID, VIDEO
 
 from slt_gym.agents import BehaviourCloning, TrackerFeaturesExtractor
