@@ -15,7 +15,7 @@ def test_an_episode_tells_what_the_next_action_is_about() -> None:
     env = gym.make("slt_gym:SLTTrack-Synthetic-v0", action="moves", **KWARGS)
     ask = env.get_wrapper_attr
     assert ask("episodes") == [None]
-    env.reset(seed=0)
+    env.reset(options={"sequence": "train-000000"})
     (episode,) = ask("episodes")
     assert (episode.next_frame, episode.at_frame_start) == (1, True)
     truth = episode.truth
@@ -33,9 +33,7 @@ def test_an_episode_tells_what_the_next_action_is_about() -> None:
 
 
 def test_a_vector_environment_has_an_episode_for_each_track() -> None:
-    env = gym.make_vec(
-        "slt_gym:SLTTrack-Synthetic-v0", 4, vector_kwargs={}, tracks_per_clip=2, **KWARGS
-    )
+    env = gym.make_vec("slt_gym:SLTTrack-Synthetic-v0", 4, tracks_per_clip=2, **KWARGS)
     assert isinstance(env, TrackingVectorEnv)
     assert env.episodes == [None] * 4
     _, infos = env.reset(seed=0)
