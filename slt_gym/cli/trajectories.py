@@ -21,7 +21,8 @@ class Arguments:
 
     Needs Minari: pip install "slt-gym[offline]". The dataset is written to $MINARI_DATASETS_PATH,
     by default ~/.minari/datasets; minari.load_dataset(DATASET_ID) opens it. Images are written as
-    they are: 246 KB a step with the geometry transt, 35 KB with transt-tiny.
+    they are: 246 KB a step with the geometry transt, 35 KB with transt-tiny, and up to half as much
+    again for the chunks of HDF5.
 
     Attributes:
         env_id: The environment's id, such as SLTTrack-Synthetic-v0.

@@ -80,19 +80,27 @@ def test_it_learns_the_experts_actions(action: str, wanted: Any) -> None:
 
 
 def test_steps_are_those_of_the_expert_and_labels_are_its_actions() -> None:
-    model = make_model(make_env("delta"), expert="oracle")
+    env = make_env("delta")
+    model = make_model(env, expert="oracle", replay_buffer_kwargs={"cache_bytes": 0, "threads": 1})
+    taken: dict[bytes, np.ndarray] = {}
+    step = env.step
+
+    def watch(actions: np.ndarray) -> Any:
+        for search, action in zip(model._last_obs["search"], actions, strict=True):
+            taken[search.tobytes()] = action
+        return step(actions)
+
+    env.step = watch
     model.learn(40)
     episodes = list(model.ep_info_buffer)
     assert len(episodes) == 8
     assert min(episode["r"] for episode in episodes) > 0.9
     memory = model.replay_buffer
     assert memory.size() * memory.n_envs == 40
-    # Drawn from memory, an observation and its label lead from the old estimate to the truth.
     obs, actions = memory.sample_actions(16, np.random.default_rng(0))
-    assert obs["search"].shape == (16, 3, 96, 96)
-    assert obs["search"].dtype == torch.uint8
-    assert actions.shape == (16, 4)
-    assert 0 < actions.abs().max() <= 1
+    assert {key: value.shape[0] for key, value in obs.items()} == dict.fromkeys(obs, 16)
+    for search, action in zip(obs["search"].numpy(), actions.numpy(), strict=True):
+        np.testing.assert_array_equal(action, taken[search.tobytes()])
 
 
 def test_with_beta_zero_the_learner_acts_and_the_expert_labels() -> None:
