@@ -48,6 +48,7 @@ API = {
     "slt_gym.cuda_ops": ["deform_conv2d", "deform_roi_pool", "depthwise_xcorr", "prroi_pool"],
     "slt_gym.agents": [
         "SLT",
+        "BehaviourCloning",
         "Proposals",
         "ReferenceReplayBuffer",
         "SiamAttnPolicy",
