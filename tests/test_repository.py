@@ -50,6 +50,7 @@ API = {
         "SLT",
         "Proposals",
         "ReferenceReplayBuffer",
+        "ReplayEnvCallback",
         "SiamAttnPolicy",
         "SiamRPNppPolicy",
         "Tracker",
