@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+import tyro
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SHORT: dict[str, Any] = {
@@ -126,12 +126,14 @@ def test_rllib_rewards_the_gain_of_a_frame() -> None:
         assert env.step(action)[1] == pytest.approx(5 * plain.step(action)[1])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("script", "library"), [("torchrl_ppo", "torchrl"), ("rllib_ppo", "ray")])
-def test_help_names_every_argument(script: str, library: str) -> None:
+def test_help_names_every_argument(
+    script: str, library: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     example = load(script, library)
-    command = [sys.executable, str(EXAMPLES / f"{script}.py"), "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with pytest.raises(SystemExit):
+        tyro.cli(example.Config, description=example.__doc__, args=["--help"])
+    text = capsys.readouterr().out
     assert "pip install" in text
     for name in example.Config.__dataclass_fields__:
         assert f"--{name.replace('_', '-')}" in text
