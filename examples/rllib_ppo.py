@@ -8,7 +8,8 @@ RLlib's own networks take no ``Dict`` of images. ``TrackerModule`` is an ``RLMod
 that does: it learns, from random weights, to shift and scale the previous estimate. The same
 held-out sequences are tracked before and after. Procedural video: nothing to download.
 
-RLlib 2.60 pins gymnasium 1.2.2, and installs it in place of a newer one; slt_gym runs with both.
+RLlib 2.60 pins gymnasium 1.2.2, and installs it in place of a newer one. This file also runs with
+1.4.0.
 
 Shapes: B observations.
 """
