@@ -51,6 +51,7 @@ API = {
         "BehaviourCloning",
         "Proposals",
         "ReferenceReplayBuffer",
+        "ReplayEnvCallback",
         "SiamAttnPolicy",
         "SiamRPNppPolicy",
         "Tracker",

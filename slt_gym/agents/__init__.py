@@ -19,6 +19,7 @@ from slt_gym.agents.policy import (
 from slt_gym.agents.pretraining import pretrain
 from slt_gym.agents.registry import register_tracker
 from slt_gym.agents.replay import ReferenceReplayBuffer
+from slt_gym.agents.replay_env import ReplayEnvCallback
 from slt_gym.agents.slt import SLT
 from slt_gym.agents.tracker import Tracker
 from slt_gym.agents.weights import load_weights, save_weights
@@ -28,6 +29,7 @@ __all__ = [
     "BehaviourCloning",
     "Proposals",
     "ReferenceReplayBuffer",
+    "ReplayEnvCallback",
     "SiamAttnPolicy",
     "SiamRPNppPolicy",
     "TrDiMPPolicy",

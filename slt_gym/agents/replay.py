@@ -56,7 +56,7 @@ class ReferenceReplayBuffer(ReplayBuffer):
         n_envs: Number of tracks.
         optimize_memory_usage: Must be False: memory is small as it is.
         env: The environment that the transitions come from, wrapped or not. None waits for
-            :meth:`set_env`.
+            :meth:`set_env`, which :class:`slt_gym.agents.ReplayEnvCallback` calls.
         cache_bytes: Memory for crops.
         threads: Threads that decode and crop; 0 takes one for each core.
         handle_timeout_termination: An episode that a time limit ended is no terminal state.
