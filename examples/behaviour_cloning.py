@@ -3,9 +3,8 @@
 First an expert's episodes are recorded as a Minari dataset, or an earlier recording is opened. A
 policy learns them without an environment. Where it errs afterwards, it is in states that the expert
 never came to; so it goes on in the environment, where it acts more and more, and the expert says
-what it would have done (Ross et al., "A Reduction of Imitation Learning and Structured Prediction to No-Regret
-Online Learning", AISTATS 2011). Held-out sequences are tracked after each part. Procedural video:
-nothing to download.
+what it would have done (DAgger; Ross et al., AISTATS 2011). Held-out sequences are tracked after
+each part. Procedural video: nothing to download.
 
     pip install "slt-gym[offline]"
     python examples/behaviour_cloning.py
