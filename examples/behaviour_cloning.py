@@ -2,10 +2,9 @@
 
 First an expert's episodes are recorded as a Minari dataset, or an earlier recording is opened. A
 policy learns them without an environment. Where it errs afterwards, it is in states that the expert
-never came to; so it goes on in the environment, where it acts and the expert says what it would
-have done (Ross et al., "A Reduction of Imitation Learning and Structured Prediction to No-Regret
-Online Learning", AISTATS 2011). Held-out sequences are tracked after each part. Procedural video:
-nothing to download.
+never came to; so it goes on in the environment, where it acts more and more, and the expert says
+what it would have done (DAgger; Ross et al., AISTATS 2011). Held-out sequences are tracked after
+each part. Procedural video: nothing to download.
 
     pip install "slt-gym[offline]"
     python examples/behaviour_cloning.py
@@ -127,9 +126,10 @@ def main(config: Config) -> dict[str, float]:
     cloned = model.policy.state_dict()
     model = BehaviourCloning(
         "MultiInputPolicy",
-        make_sb3_env(ENV_ID, config.n_envs, config.seed + 1, **env_kwargs),
+        # A crop without the target cannot show what the expert says: a lost track ends.
+        make_sb3_env(ENV_ID, config.n_envs, config.seed + 1, lost_after=1, **env_kwargs),
         expert=config.expert,
-        beta=0.0,  # the policy takes every step
+        beta=hand_over,
         learning_rate=config.learning_rate,
         policy_kwargs={"features_extractor_class": TrackerFeaturesExtractor},
         seed=config.seed,
@@ -142,6 +142,11 @@ def main(config: Config) -> dict[str, float]:
     for name, score in scores.items():
         print(f"{name:>24}  AUC {100 * score:5.1f} %")
     return scores
+
+
+def hand_over(left: float) -> float:
+    """Return the probability that the expert acts, from the share of the training that is left."""
+    return left
 
 
 def track(env: VecEnv, act: Callable[[Any, NDArray[np.bool_]], NDArray]) -> float:
