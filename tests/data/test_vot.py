@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slt_gym.data import ImageSequence, open_dataset
-from slt_gym.data.vot import VOT2018Dataset, VOT2020Dataset, _find_mask_box
+from slt_gym.data.vot import VOT2018Dataset, VOT2020Dataset, _find_mask_box, _parse_mask
 from slt_gym.errors import AnnotationError, DatasetNotFoundError, FrameError, InvalidArgumentError
 
 # A square of side 2 about (10, 20), upright and turned by 45 degrees.
@@ -130,7 +130,7 @@ def test_the_box_is_that_of_the_decoded_mask(seed: int, share: float):
             value = not value
         runs[-1] += 1
     line = "m" + ",".join(map(str, [x, y, width, height, *runs]))
-    box = _find_mask_box(Path("groundtruth.txt"), 1, line)
+    box = _find_mask_box(_parse_mask(Path("groundtruth.txt"), 1, line))
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     expected = (0, 0, 0, 0)
     if mask.any():
