@@ -116,6 +116,19 @@ def test_masks(tmp_path: Path, write_frames):
     assert "anchor" not in VOT2020Dataset(tmp_path)[0].attributes
 
 
+def test_masks_lie_in_their_frames(tmp_path: Path, write_frames):
+    # The frames have 12 rows and 16 columns; what of a mask is outside is cut off.
+    rows = ["m10,8,4,3,5,2,2,2", "m0,0,0,0", "m-1,-2,3,4,3,9", "m14,10,4,4,0,16", "m20,0,2,2,0,4"]
+    write_sequence(tmp_path, "a", write_frames, rows)
+    expected = np.zeros((5, 12, 16), bool)
+    expected[0, 9:11, 11:13] = expected[2, :2, :2] = expected[3, 10:, 14:] = True
+    (sequence,) = VOT2020Dataset(tmp_path)
+    for t, mask in enumerate(expected):
+        np.testing.assert_array_equal(sequence.read_mask(t), mask)
+    write_sequence(tmp_path / "2018", "a", write_frames, [join(UPRIGHT)])
+    assert VOT2018Dataset(tmp_path / "2018")[0].read_mask(0) is None
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.02, 0.9))
 def test_the_box_is_that_of_the_decoded_mask(seed: int, share: float):
