@@ -181,7 +181,7 @@ class VOT2020Dataset(_VOTDataset):
     and ``h`` their numbers. Masks are text, ``m x0,y0,w,h,run,run,…``: a window of the frame, and
     the lengths of runs of pixels through it row by row, by turns outside and inside of the target,
     beginning outside. What the runs leave of the window is outside. A frame is visible when its
-    mask has a pixel.
+    mask has a pixel. :meth:`Sequence.read_mask` gives the masks.
 
     Sequences, tags and the file ``sequence`` are as in :class:`VOT2018Dataset`. The attribute
     ``anchor``, int64 of shape ``(T,)``, marks the frames where the challenge starts trackers: 1

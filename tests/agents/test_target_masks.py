@@ -227,7 +227,7 @@ def mask_overlaps(network: SiamAttn) -> list[float]:
         tracked = tracker.segment()
         tracker._box = box
         filled = np.zeros_like(truth)
-        left, top, right, bottom = np.rint([*box[:2], *(box[:2] + box[2:])]).astype(int)
+        left, top, right, bottom = np.rint([*box[:2], *(box[:2] + box[2:])]).clip(0).astype(int)
         filled[top:bottom, left:right] = True
         masks = np.stack([tracked, tracker.segment(), filled])
         rows.append((masks & truth).sum((1, 2)) / (masks | truth).sum((1, 2)))

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slt_gym.data.augmentation import AugmentationConfig, draw_order
+from slt_gym.data.clip import Clip
 from slt_gym.data.masks import decode_compressed_runs, decode_runs, fill_mask, fill_outlines
+from slt_gym.data.mixture import MixtureDataset
+from slt_gym.data.synthetic import SyntheticDataset
+from slt_gym.data.transform import FrameTransform
 
 
 def rectangle(x: float, y: float, w: float, h: float) -> np.ndarray:
@@ -77,3 +82,20 @@ def compress(runs: list[int]) -> str:
 @given(st.lists(st.integers(0, 2**20), max_size=12))
 def test_compressed_runs_come_back(runs: list[int]) -> None:
     assert decode_compressed_runs(compress(runs)).tolist() == runs
+
+
+def test_what_wraps_sequences_hands_masks_on() -> None:
+    video = SyntheticDataset(num_sequences=1, num_frames=8, width=96, height=80)
+    sequence = video[0]
+    mixture = MixtureDataset([video])
+    np.testing.assert_array_equal(mixture[0].read_mask(3), sequence.read_mask(3))
+    config = AugmentationConfig(reverse_probability=1.0)
+    turned, numbers = draw_order(sequence, np.random.default_rng(0), 4, config)
+    assert numbers[1] == 6
+    np.testing.assert_array_equal(turned.read_mask(1), sequence.read_mask(6))
+    mirror = FrameTransform((96, 80), flip=True)
+    clip = Clip(sequence, np.array([0, 5]), 0, transforms=(None, mirror))
+    masks = [clip.read_mask(i) for i in range(2)]
+    assert [mask.dtype for mask in masks if mask is not None] == [np.float32] * 2
+    np.testing.assert_array_equal(masks[0], sequence.read_mask(0))
+    np.testing.assert_array_equal(masks[1], sequence.read_mask(5)[:, ::-1])

@@ -62,7 +62,7 @@ class SiamAttnConfig(SiamRPNppConfig):
     centre_mask: bool = False
 
 
-# Masks of all regions would double the time of a training step.
+# A laptop's size: the mask head is the dearest part of a training step, for each region.
 SIAMATTN_TINY = SiamAttnConfig(**TINY, mask_pool=8, mask_stride=4, offset_width=64, refine_width=64)
 
 
