@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,7 +44,7 @@ def deform_roi_pool(
     Returns:
         Shape ``(R, C, P, P)``.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "output_size": output_size,
         "spatial_scale": spatial_scale,
         "samples": samples,

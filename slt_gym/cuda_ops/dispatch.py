@@ -41,7 +41,7 @@ def run(
             return _Kernels.apply(name, plain, settings, *tensors)
         except torch.cuda.OutOfMemoryError:
             raise
-        except Exception as error:  # noqa: BLE001  (Triton and its compilers raise anything)
+        except Exception as error:  # Triton and its compilers raise anything
             _give_up(name, error)
     return plain(*tensors, **settings)
 
@@ -92,10 +92,10 @@ class _Kernels(torch.autograd.Function):
                 return (None, None, None, *found)
             except torch.cuda.OutOfMemoryError:
                 raise
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 _give_up(ctx.name, error)
         with torch.enable_grad():
-            leaves = [
+            leaves: list[Any] = [
                 None if tensor is None else tensor.detach().requires_grad_(need)
                 for tensor, need in zip(tensors, needed, strict=True)
             ]

@@ -22,7 +22,7 @@ TYPES = {
     "image_ptr": "i64",
 }
 BOX = {"BINS": 5, "CELLS": 8, "BLOCK": 64}
-REGION = {"MOVED": True, "BINS": 16, "SAMPLES": 4, "BLOCK": 128}
+REGION = {"MOVED": True, "BINS": 16, "SAMPLES": 4, "LANES": 4, "BLOCK": 128}
 KERNELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "prroi": ("prroi_pool", "_forward", BOX),
     "prroi to boxes": ("prroi_pool", "_backward_boxes", BOX),
@@ -69,5 +69,4 @@ def test_compiles_for_a_gpu(
         options={"enable_fp_fusion": False},
     )
     assert len(compiled.asm["cubin"]) > 1000
-    # 64-bit offsets: none of the addresses is computed in 32 bits alone.
-    assert ".shared" not in compiled.asm["ptx"] or compiled.metadata.shared <= 48 * 1024
+    assert compiled.metadata.shared <= 48 * 1024  # what any GPU has

@@ -1,4 +1,4 @@
-"""Run ``test_kernels.py`` in Triton's interpreter, which must be chosen before Triton is imported."""
+"""Run ``test_kernels.py`` in Triton's interpreter, which is chosen before Triton is imported."""
 
 from __future__ import annotations
 

@@ -35,13 +35,11 @@ def _is_kept(at, length):
 
 
 @triton.jit
-def _count(start, step, length, SAMPLES: tl.constexpr):
-    """Count the samples along one axis that are not left out."""
-    at = start + step * 0.0
-    count = tl.where(_is_kept(at, length), 1.0, 0.0)
-    for i in tl.static_range(1, SAMPLES):
-        count += tl.where(_is_kept(start + step * i, length), 1.0, 0.0)
-    return count
+def _find_cells(at, length):
+    """Return the cells before and behind positions, and the share of the latter."""
+    at = tl.minimum(tl.maximum(at, 0.0), length - 1.0)
+    before = tl.floor(at)
+    return before.to(tl.int32), tl.ceil(at).to(tl.int32), at - before
 
 
 @triton.jit
@@ -59,6 +57,7 @@ def _forward(
     MOVED: tl.constexpr,
     BINS: tl.constexpr,
     SAMPLES: tl.constexpr,
+    LANES: tl.constexpr,  # the power of two from SAMPLES on
     BLOCK: tl.constexpr,
 ):
     place = tl.program_id(0)
@@ -81,33 +80,35 @@ def _forward(
     image = tl.load(roi).to(tl.int64)
     exists = (image >= 0) & (image < batch)
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros([BLOCK], tl.float32)
+    lane = tl.arange(0, LANES)
+    at_x = start_x + step_x * lane
+    kept_x = _is_kept(at_x, width) & (lane < SAMPLES)
+    left, right, along = _find_cells(at_x, width)
+    along = along[:, None]
+    total = tl.zeros([LANES, BLOCK], tl.float32)
+    rows = 0.0
     for i in range(SAMPLES):
         at_y = start_y + step_y * i
         kept_y = _is_kept(at_y, height)
-        at_y = tl.minimum(tl.maximum(at_y, 0.0), height - 1.0)
-        above = tl.floor(at_y)
-        down = at_y - above
-        upper = (image * height + above.to(tl.int32)) * width
-        lower = (image * height + tl.ceil(at_y).to(tl.int32)) * width
-        for j in tl.static_range(SAMPLES):
-            at_x = start_x + step_x * j
-            kept_x = _is_kept(at_x, width)
-            mask = channel < tl.where(exists & kept_y & kept_x, channels, 0)
-            at_x = tl.minimum(tl.maximum(at_x, 0.0), width - 1.0)
-            before = tl.floor(at_x)
-            along = at_x - before
-            left = before.to(tl.int32)
-            right = tl.ceil(at_x).to(tl.int32)
-            read = features_ptr + channel
-            v00 = tl.load(read + (upper + left) * channels, mask=mask, other=0.0).to(tl.float32)
-            v01 = tl.load(read + (upper + right) * channels, mask=mask, other=0.0).to(tl.float32)
-            v10 = tl.load(read + (lower + left) * channels, mask=mask, other=0.0).to(tl.float32)
-            v11 = tl.load(read + (lower + right) * channels, mask=mask, other=0.0).to(tl.float32)
-            total += (1.0 - down) * ((1.0 - along) * v00 + along * v01)
-            total += down * ((1.0 - along) * v10 + along * v11)
-    kept = _count(start_x, step_x, width, SAMPLES) * _count(start_y, step_y, height, SAMPLES)
-    mean = tl.where(exists, tl.div_rn(total, tl.maximum(kept, 1.0)), float("nan"))
+        rows += tl.where(kept_y, 1.0, 0.0)
+        above, below, down = _find_cells(at_y, height)
+        upper = (image * height + above) * width
+        lower = (image * height + below) * width
+        # Channels to read for each sample: none for those that are left out.
+        limit = tl.where(kept_x, tl.where(exists & kept_y, channels, 0), 0)
+        mask = channel[None, :] < limit[:, None]
+        read = features_ptr + channel[None, :]
+        v00 = tl.load(read + ((upper + left) * channels)[:, None], mask=mask, other=0.0)
+        v01 = tl.load(read + ((upper + right) * channels)[:, None], mask=mask, other=0.0)
+        v10 = tl.load(read + ((lower + left) * channels)[:, None], mask=mask, other=0.0)
+        v11 = tl.load(read + ((lower + right) * channels)[:, None], mask=mask, other=0.0)
+        over = (1.0 - along) * v00.to(tl.float32) + along * v01.to(tl.float32)
+        under = (1.0 - along) * v10.to(tl.float32) + along * v11.to(tl.float32)
+        total += (1.0 - down) * over + down * under
+    kept = rows * tl.sum(tl.where(kept_x, 1.0, 0.0), axis=0)
+    mean = tl.where(
+        exists, tl.sum(total, axis=0) * tl.div_rn(1.0, tl.maximum(kept, 1.0)), float("nan")
+    )
     at = tl.cast(place, tl.int64) * channels + channel
     tl.store(out_ptr + at, mean, mask=channel < channels)
 
@@ -131,6 +132,7 @@ def _backward(
     TO_OFFSET: tl.constexpr,
     BINS: tl.constexpr,
     SAMPLES: tl.constexpr,
+    LANES: tl.constexpr,  # the power of two from SAMPLES on
     BLOCK: tl.constexpr,
 ):
     place = tl.program_id(0)
@@ -155,53 +157,57 @@ def _backward(
     exists = (image >= 0) & (image < batch)
     at = tl.cast(place, tl.int64) * channels + channel
     grad = tl.load(grad_ptr + at, mask=channel < channels, other=0.0).to(tl.float32)
-    kept = _count(start_x, step_x, width, SAMPLES) * _count(start_y, step_y, height, SAMPLES)
-    grad = tl.div_rn(grad, tl.maximum(kept, 1.0))
-    to_x = tl.zeros([BLOCK], tl.float32)
-    to_y = tl.zeros([BLOCK], tl.float32)
+    lane = tl.arange(0, LANES)
+    at_x = start_x + step_x * lane
+    kept_x = _is_kept(at_x, width) & (lane < SAMPLES)
+    rows = 0.0
+    for i in range(SAMPLES):
+        rows += tl.where(_is_kept(start_y + step_y * i, height), 1.0, 0.0)
+    kept = rows * tl.sum(tl.where(kept_x, 1.0, 0.0), axis=0)
+    grad = (grad * tl.div_rn(1.0, tl.maximum(kept, 1.0)))[None, :]
+    # Samples that are pulled back to the border do not move along with their bin.
+    free_x = tl.where((at_x >= 0.0) & (at_x <= width - 1.0), 1.0, 0.0)[:, None]
+    left, right, along = _find_cells(at_x, width)
+    along = along[:, None]
+    to_x = tl.zeros([LANES, BLOCK], tl.float32)
+    to_y = tl.zeros([LANES, BLOCK], tl.float32)
     for i in range(SAMPLES):
         at_y = start_y + step_y * i
-        kept_y = _is_kept(at_y, height)
-        # Samples that are pulled back to the border do not move along with their bin.
         free_y = tl.where((at_y >= 0.0) & (at_y <= height - 1.0), 1.0, 0.0)
-        at_y = tl.minimum(tl.maximum(at_y, 0.0), height - 1.0)
-        above = tl.floor(at_y)
-        down = at_y - above
-        upper = (image * height + above.to(tl.int32)) * width
-        lower = (image * height + tl.ceil(at_y).to(tl.int32)) * width
-        for j in tl.static_range(SAMPLES):
-            at_x = start_x + step_x * j
-            kept_x = _is_kept(at_x, width)
-            mask = channel < tl.where(exists & kept_y & kept_x, channels, 0)
-            free_x = tl.where((at_x >= 0.0) & (at_x <= width - 1.0), 1.0, 0.0)
-            at_x = tl.minimum(tl.maximum(at_x, 0.0), width - 1.0)
-            before = tl.floor(at_x)
-            along = at_x - before
-            left = before.to(tl.int32)
-            right = tl.ceil(at_x).to(tl.int32)
-            p00 = (upper + left) * channels + channel
-            p01 = (upper + right) * channels + channel
-            p10 = (lower + left) * channels + channel
-            p11 = (lower + right) * channels + channel
-            if TO_OFFSET:
-                v00 = tl.load(features_ptr + p00, mask=mask, other=0.0).to(tl.float32)
-                v01 = tl.load(features_ptr + p01, mask=mask, other=0.0).to(tl.float32)
-                v10 = tl.load(features_ptr + p10, mask=mask, other=0.0).to(tl.float32)
-                v11 = tl.load(features_ptr + p11, mask=mask, other=0.0).to(tl.float32)
-                to_x += free_x * ((1.0 - down) * (v01 - v00) + down * (v11 - v10))
-                to_y += free_y * ((1.0 - along) * (v10 - v00) + along * (v11 - v01))
-            if TO_FEATURES:
-                g0 = grad * (1.0 - down)
-                g1 = grad * down
-                out = to_features_ptr
-                tl.atomic_add(out + p00, g0 * (1.0 - along), mask=mask, sem="relaxed")
-                tl.atomic_add(out + p01, g0 * along, mask=mask, sem="relaxed")
-                tl.atomic_add(out + p10, g1 * (1.0 - along), mask=mask, sem="relaxed")
-                tl.atomic_add(out + p11, g1 * along, mask=mask, sem="relaxed")
+        above, below, down = _find_cells(at_y, height)
+        upper = (image * height + above) * width
+        lower = (image * height + below) * width
+        limit = tl.where(kept_x, tl.where(exists & _is_kept(at_y, height), channels, 0), 0)
+        mask = channel[None, :] < limit[:, None]
+        p00 = ((upper + left) * channels)[:, None] + channel[None, :]
+        p01 = ((upper + right) * channels)[:, None] + channel[None, :]
+        p10 = ((lower + left) * channels)[:, None] + channel[None, :]
+        p11 = ((lower + right) * channels)[:, None] + channel[None, :]
+        if TO_OFFSET:
+            v00 = tl.load(features_ptr + p00, mask=mask, other=0.0).to(tl.float32)
+            v01 = tl.load(features_ptr + p01, mask=mask, other=0.0).to(tl.float32)
+            v10 = tl.load(features_ptr + p10, mask=mask, other=0.0).to(tl.float32)
+            v11 = tl.load(features_ptr + p11, mask=mask, other=0.0).to(tl.float32)
+            to_x += free_x * ((1.0 - down) * (v01 - v00) + down * (v11 - v10))
+            to_y += free_y * ((1.0 - along) * (v10 - v00) + along * (v11 - v01))
+        if TO_FEATURES:
+            over = grad * (1.0 - down)
+            under = grad * down
+            out = to_features_ptr
+            tl.atomic_add(out + p00, over * (1.0 - along), mask=mask, sem="relaxed")
+            tl.atomic_add(out + p01, over * along, mask=mask, sem="relaxed")
+            tl.atomic_add(out + p10, under * (1.0 - along), mask=mask, sem="relaxed")
+            tl.atomic_add(out + p11, under * along, mask=mask, sem="relaxed")
     if TO_OFFSET:
         part = (tl.cast(place, tl.int64) * tl.num_programs(1) + tl.program_id(1)) * 2
-        tl.store(partial_ptr + part, tl.sum(to_x * grad, axis=0) * (offset_scale * size_x))
-        tl.store(partial_ptr + part + 1, tl.sum(to_y * grad, axis=0) * (offset_scale * size_y))
+        tl.store(
+            partial_ptr + part,
+            tl.sum(tl.sum(to_x * grad, axis=1), axis=0) * (offset_scale * size_x),
+        )
+        tl.store(
+            partial_ptr + part + 1,
+            tl.sum(tl.sum(to_y * grad, axis=1), axis=0) * (offset_scale * size_y),
+        )
 
 
 def forward(
@@ -234,6 +240,7 @@ def forward(
                 MOVED=offset is not None,
                 BINS=output_size,
                 SAMPLES=samples,
+                LANES=triton.next_power_of_2(samples),
                 BLOCK=block,
                 enable_fp_fusion=False,  # samples on a border fall on the plain form's side of it
             )
@@ -279,6 +286,7 @@ def backward(
                 TO_OFFSET=partial is not None,
                 BINS=output_size,
                 SAMPLES=samples,
+                LANES=triton.next_power_of_2(samples),
                 BLOCK=block,
                 enable_fp_fusion=False,
             )

@@ -82,9 +82,7 @@ def _forward(
             share = down * tl.div_rn(_integrate_hat(along, along + size_x), size_x)
             cell = ((image + row) * width + column) * channels
             inside = (column < last_column)[:, None] & (channel < channels)[None, :]
-            read = tl.load(
-                features_ptr + cell[:, None] + channel[None, :], mask=inside, other=0.0
-            )
+            read = tl.load(features_ptr + cell[:, None] + channel[None, :], mask=inside, other=0.0)
             total += share[:, None] * read.to(tl.float32)
     at = tl.cast(place, tl.int64) * channels + channel
     tl.store(out_ptr + at, tl.sum(total, axis=0), mask=channel < channels)
@@ -280,7 +278,7 @@ def backward(
                     CELLS=CELLS,
                     BLOCK=block,
                 )
-            found = partial.view(len(boxes), -1, 4).sum(1).to(rois.dtype)
+            found = partial.view(len(boxes), output_size**2 * blocks, 4).sum(1).to(rois.dtype)
             to_rois = torch.zeros_like(rois)
             to_rois[..., -4:] = found.view(*rois.shape[:-1], 4)
     return to_features, to_rois
