@@ -225,3 +225,21 @@ def test_deform_on_large_inputs() -> None:
         draw(4, 256, 63, 63),
         draw(64, 2, 16, 16, seed=1),
     )
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs a GPU")
+def test_deterministic_algorithms_give_the_same_bits_again() -> None:
+    corner = 90 + draw(64, 2, scale=20.0)
+    image = torch.arange(64, device=DEVICE)[:, None] % 4
+    rois = torch.cat([image, corner, corner + 60], dim=1)
+    inputs = [draw(4, 256, 25, 25), draw(64, 2, 4, 4, seed=1)]
+
+    def pool(features: Tensor, offset: Tensor) -> Tensor:
+        return deform_roi_pool(features, rois, offset, output_size=4, spatial_scale=25 / 255)
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, again = differentiate(pool, inputs), differentiate(pool, inputs)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
