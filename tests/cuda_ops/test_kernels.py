@@ -101,11 +101,14 @@ def test_deform_at_the_published_sizes(bins: int, side: int, regions: int, chann
     boxes = ((80.3, 91.2, 171.8, 160.4), (-8.0, 130.0, 60.0, 262.0))[:regions]
     rois = number(boxes, (1, 0)[:regions])
     features, offset = draw(2, channels, side, side), draw(regions, 2, bins, bins, seed=1)
-    compare(
-        lambda f, o: deform_roi_pool(f, rois, o, output_size=bins, spatial_scale=side / 255),
-        features,
-        offset,
-    )
+
+    def pool(features: Tensor, offset: Tensor) -> Tensor:
+        return deform_roi_pool(features, rois, offset, output_size=bins, spatial_scale=side / 255)
+
+    if INTERPRETED and bins == 16:  # too slow for the atomic additions of so many bins
+        compare(lambda o: pool(features, o), offset)
+    else:
+        compare(pool, features, offset)
 
 
 def test_deform_of_regions_of_images_that_are_not_there() -> None:

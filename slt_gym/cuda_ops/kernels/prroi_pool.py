@@ -220,7 +220,7 @@ def forward(features: Tensor, rois: Tensor, output_size: int, spatial_scale: flo
                 height,
                 width,
                 channels,
-                spatial_scale,
+                float(spatial_scale),
                 BINS=output_size,
                 CELLS=CELLS,
                 BLOCK=block,
@@ -243,7 +243,7 @@ def backward(
     blocks = triton.cdiv(channels, block)
     grad = grad.reshape(-1, channels, output_size, output_size).permute(0, 2, 3, 1).contiguous()
     to_features = to_rois = None
-    numbers = height, width, channels, spatial_scale
+    numbers = height, width, channels, float(spatial_scale)
     with torch.cuda.device_of(features):
         if needed[0]:
             image, order = image.sort(stable=True)
