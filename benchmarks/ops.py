@@ -319,6 +319,8 @@ def main() -> None:
     parser.add_argument("--json", help="file to write the numbers to")
     args = parser.parse_args()
     device = torch.device(args.device)
+    # Full precision, without which the forms differ by more than rounding.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     shown = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{shown}, torch {torch.__version__}, {torch.get_num_threads()} threads; milliseconds")
     rows: list[dict[str, Any]] = []
