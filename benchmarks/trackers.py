@@ -7,10 +7,17 @@ frames"), and one that also encodes the template in every frame, as the publishe
 sequence-level training does ("encodes anew"). All see the same frames in turn and must give the
 same boxes, bit for bit. TrDiMP learns from its template and pads no frame: it has no such peers.
 
+Below the tracker stands the exploration of SLT ("explores"): a greedy and a sampled track of one
+clip of as many frames, in an environment, by the clip-frame, the template included, with the time
+to decode (or to draw) next to that of the crops. Its ratio is to the tracker, which follows one
+track, through frames in memory.
+
 Weights are random: before each update the estimate is put on the target of the frame before, and
 TrDiMP refines whatever it finds. The frames are spread evenly over a sequence, and decoded
-beforehand. Times are seconds of the CPU, not of the clock. Memory is what a search crop allocates
-at its peak (`tracemalloc`), on average; "leaving" is the share of windows that leave the frame.
+beforehand. Times are seconds of the CPU, not of the clock. "crop kB" is what a search crop
+allocates at its peak (`tracemalloc`), on average; "leaving" is the share of windows that leave the
+frame; "MB" is how far the process's memory rises while the tracker starts and makes one update, or
+the clip is explored (Linux only), the weights not included.
 
     python benchmarks/trackers.py
     python benchmarks/trackers.py --dataset folder --root DIR --trackers siamrpnpp --rounds 5
@@ -19,6 +26,7 @@ at its peak (`tracemalloc`), on average; "leaving" is the share of windows that 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -38,9 +46,12 @@ import torch
 from numpy.typing import NDArray
 
 from slt_gym import create_tracker
+from slt_gym.agents import TrackerNetwork, TrackerPolicy
+from slt_gym.agents.features import map_features
 from slt_gym.agents.tracker import ProposalTracker, Tracker
 from slt_gym.agents.trdimp import tracker as trdimp
 from slt_gym.data import Sequence, open_dataset
+from slt_gym.envs import TrackingVectorEnv
 from slt_gym.geometry import Geometry, Window
 
 TRACKERS = ("siamattn", "siamrpnpp", "transt", "trdimp")
@@ -170,6 +181,75 @@ def time_rounds(
                 peer.phases.append({"crop": crops[name], "rest": rest})
 
 
+@torch.no_grad()
+def time_exploration(
+    name: str, network: TrackerNetwork, env: TrackingVectorEnv, sequence: str, rounds: int
+) -> tuple[list[float], list[dict[str, float]], float]:
+    """Explore a clip as SLT does, in turns with nothing; one more round warms up.
+
+    Returns:
+        The CPU seconds of each round, the same by phase, and the peak of memory, MB.
+    """
+    policy = TrackerPolicy(env.single_observation_space, env.single_action_space, tracker=name)
+    policy.network = network
+    greedy = np.array([True, False])
+    seconds, phases, peak = [], [], math.nan
+    for number in range(rounds + 1):
+        before = dict(env.stopwatch.seconds)
+        start = time.process_time()
+        with PeakMemory() as memory:
+            obs, _ = env.reset(seed=0, options={"sequence": sequence})
+            shown = [obs[key][:1] for key in ("template", "template_box") if key in obs]
+            features = map_features(lambda f: f.expand(2, *f.shape[1:]), policy.encode(*shown))
+            done = False
+            while not done:
+                obs, _, ends, _, _ = env.step(policy.act(features, obs, greedy)[0])
+                done = bool(ends.all())
+        if not number:
+            peak = memory.megabytes
+            continue
+        seconds.append(time.process_time() - start)
+        spent = {key: value - before.get(key, 0.0) for key, value in env.stopwatch.seconds.items()}
+        rest = seconds[-1] - sum(spent.values())
+        phases.append({**spent, "rest": rest})
+    return seconds, phases, peak
+
+
+class PeakMemory:
+    """Measures how far the process's memory rises while it is entered.
+
+    Attributes:
+        megabytes: The rise; NaN where the system does not tell.
+    """
+
+    def __enter__(self) -> PeakMemory:
+        self.megabytes = math.nan
+        self._before = self._read("VmRSS")
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.megabytes = (self._read("VmHWM") - self._before) / 1e3
+
+    @staticmethod
+    def _read(field: str) -> float:
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith(field):
+                    return float(line.split()[1]) * 1.024  # kB
+        return math.nan
+
+
+def measure_memory(tracker: Tracker, sequence: Sequence, t: int) -> float:
+    """Return the peak of memory while the tracker starts and makes one update, MB."""
+    first, frame = sequence.read(0), sequence.read(t)
+    with PeakMemory() as memory:
+        tracker.init(first, sequence.boxes[0])
+        tracker.update(frame)
+    return memory.megabytes
+
+
 def measure_crops(tracker: Tracker, sequence: Sequence, times: list[int]) -> tuple[float, float]:
     """Return the mean peak of what a search crop allocates, bytes, and how many leave the frame."""
     geometry: Geometry = tracker.geometry  # type: ignore[attr-defined]
@@ -213,7 +293,7 @@ def main() -> None:
         f"{args.frames} frames of {sequence.name}, {width}x{height}, one thread, median of "
         f"{args.rounds} rounds"
     )
-    columns = ("frames/s", "ratio", "crop ms", "rest ms", "crop kB", "leaving")
+    columns = ("frames/s", "ratio", "crop ms", "rest ms", "crop kB", "leaving", "MB")
     print(" " * 24 + "".join(f"{column:>9}" for column in columns))
     report: dict[str, Any] = {}
     for name in args.trackers:
@@ -239,13 +319,48 @@ def main() -> None:
                 "milliseconds": milliseconds,
                 "crop_bytes": size,
                 "leaving": leaving,
+                "megabytes": measure_memory(peer.tracker, sequence, times[0]),
             }
             label = row if peer is first else f"  {row}"
             print(
                 f"{label:24}{rows[row]['frames_per_second']:9.2f}{ratio:9.3f}"
                 f"{milliseconds['crop']:9.2f}{milliseconds['rest']:9.1f}"
-                f"{size / 1e3:9.0f}{leaving:9.0%}"
+                f"{size / 1e3:9.0f}{leaving:9.0%}{rows[row]['megabytes']:9.0f}"
             )
+        network: TrackerNetwork = first.tracker.network  # type: ignore[attr-defined]
+        env = TrackingVectorEnv(
+            2,
+            args.dataset,
+            root=None if args.root is None else str(args.root),
+            split=args.split,
+            geometry=name,
+            num_frames=args.frames + 1,
+            dataset_options=options,
+            tracks_per_clip=2,
+            threads=1,
+            prefetch=False,
+        )
+        seconds, phases, megabytes = time_exploration(
+            name, network, env, sequence.name, args.rounds
+        )
+        env.close()
+        ratio = statistics.median(a / b for a, b in zip(first.seconds, seconds, strict=True))
+        rate = args.frames / statistics.median(seconds)
+        milliseconds = {
+            phase: 1e3 * statistics.median(p[phase] for p in phases) / args.frames
+            for phase in ("decode", "crop", "rest")
+        }
+        rows["explores"] = {
+            "frames_per_second": rate,
+            "ratio": ratio,
+            "milliseconds": milliseconds,
+            "megabytes": megabytes,
+        }
+        print(
+            f"{'  explores':24}{rate:9.2f}{ratio:9.3f}{milliseconds['crop']:9.2f}"
+            f"{milliseconds['rest']:9.1f}{'':18}{megabytes:9.0f}"
+            f"  (decode {milliseconds['decode']:.1f} ms)"
+        )
     if args.json is not None:
         settings = {"frames": args.frames, "width": width, "height": height, "rounds": args.rounds}
         versions = {"torch": torch.__version__, "opencv": cv2.__version__}

@@ -9,8 +9,8 @@ policy term is off. Needs no data and two cores.
         --dataset-options '{"weights": [3, 3, 2]}' --weights siamattn.pth
 
 is the paper's recipe (Kim et al., ECCV 2022) with the paper's constants, from the published
-weights of SiamAttn; DIR holds the datasets' folders. The paper also takes YouTube-VOS, and the
-masks of COCO and YouTube-VOS, which are not read here. ``--dataset folder`` takes any folder of
+weights of SiamAttn, with the masks of COCO; DIR holds the datasets' folders. The paper also takes
+YouTube-VOS and its masks, which are not read here. ``--dataset folder`` takes any folder of
 sequences in OTB's layout, in small clips that a laptop can do.
 """
 

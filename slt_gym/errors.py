@@ -17,6 +17,10 @@ class InvalidArgumentError(SltGymError, ValueError):
     """Raised when an argument's value is not among the accepted ones."""
 
 
+class UnexpectedArgumentError(InvalidArgumentError, TypeError):
+    """Raised when a function has no argument of that name: a ``TypeError``, like Python's own."""
+
+
 class DatasetNotFoundError(SltGymError, FileNotFoundError):
     """Raised when a dataset's folder is missing, or holds nothing that can be read."""
 
@@ -45,7 +49,21 @@ def unknown(kind: str, value: object, accepted: Iterable[str]) -> InvalidArgumen
         value: The offending value.
         accepted: The names that would have been right.
     """
+    return InvalidArgumentError(f"unknown {kind} {value!r}: {_suggest(value, accepted)}")
+
+
+def unexpected_argument(name: str, accepted: Iterable[str]) -> UnexpectedArgumentError:
+    """Build the error for a keyword argument that there is none of.
+
+    It is worded as Python words it: TorchRL tries arguments, and reads the error's text.
+    """
+    return UnexpectedArgumentError(
+        f"unexpected keyword argument {name!r}: {_suggest(name, accepted)}"
+    )
+
+
+def _suggest(value: object, accepted: Iterable[str]) -> str:
     names = sorted(accepted)
     close = get_close_matches(str(value), names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return InvalidArgumentError(f"unknown {kind} {value!r}: accepted are {', '.join(names)}{hint}")
+    return f"accepted are {', '.join(names)}{hint}"

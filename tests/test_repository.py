@@ -48,8 +48,10 @@ API = {
     "slt_gym.cuda_ops": ["deform_conv2d", "deform_roi_pool", "depthwise_xcorr", "prroi_pool"],
     "slt_gym.agents": [
         "SLT",
+        "BehaviourCloning",
         "Proposals",
         "ReferenceReplayBuffer",
+        "ReplayEnvCallback",
         "SiamAttnPolicy",
         "SiamRPNppPolicy",
         "Tracker",

@@ -23,9 +23,12 @@ from slt_gym.agents.features import map_features
 from slt_gym.agents.policy import TrackerPolicy
 from slt_gym.agents.processes import Processes
 from slt_gym.agents.rollout import ClipRollout, RolloutRecorder
+from slt_gym.agents.target_masks import crop_target_masks
+from slt_gym.data import SequenceDataset
 from slt_gym.envs import make_sb3_env
 from slt_gym.envs.stopwatch import Stopwatch
 from slt_gym.errors import InvalidArgumentError
+from slt_gym.geometry import Geometry
 
 SelfClipAlgorithm = TypeVar("SelfClipAlgorithm", bound="ClipAlgorithm")
 
@@ -69,6 +72,11 @@ class ClipAlgorithm(BaseAlgorithm):
     @abstractmethod
     def tracks_per_clip(self) -> int:
         """Tracks that follow each clip."""
+
+    @property
+    @abstractmethod
+    def needs_masks(self) -> bool:
+        """Whether :meth:`train` learns from the targets' masks, where they are known."""
 
     @abstractmethod
     def train(self, rollout: ClipRollout) -> None:
@@ -287,6 +295,7 @@ class ClipAlgorithm(BaseAlgorithm):
         if self.with_greedy:
             greedy[::k] = True
         recorder = RolloutRecorder(obs, k, greedy)
+        source = self._find_masks()
         with self._stopwatch.measure("network"), torch.no_grad():
             features = map_features(
                 lambda f: f.repeat_interleave(k, dim=0),
@@ -310,6 +319,9 @@ class ClipAlgorithm(BaseAlgorithm):
             with self._stopwatch.measure("environment"):
                 obs, rewards, dones, infos = env.step(actions)
             recorder.add_outcome(rewards, infos)
+            if source is not None:
+                with self._stopwatch.measure("mask"):
+                    recorder.add_masks(*crop_target_masks(infos, alive & ~greedy, *source))
             self.num_timesteps += env.num_envs * processes.count
             for i in np.flatnonzero(alive & dones):
                 final[int(i)] = infos[i]
@@ -325,6 +337,14 @@ class ClipAlgorithm(BaseAlgorithm):
         self.log_rollout(final, greedy, entropy)
         callback.on_rollout_end()
         return recorder.rollout()
+
+    def _find_masks(self) -> tuple[SequenceDataset, Geometry] | None:
+        """Return where masks come from and how they are cropped, if any are needed."""
+        env = self.env
+        assert env is not None
+        if not self.needs_masks or not (env.has_attr("sequences") and env.has_attr("rules")):
+            return None
+        return env.get_attr("sequences", [0])[0], env.get_attr("rules", [0])[0].geometry
 
     def _excluded_save_params(self) -> list[str]:
         return [

@@ -67,12 +67,15 @@ class TrackerNetwork(nn.Module, ABC):
         slt_defaults: The published settings of sequence-level training.
         pretraining_weights: The published weights of :meth:`losses` in frame-level training.
         pretraining_pairs: How frame-level training draws its pairs, as published.
+        mask_losses: Those of :meth:`losses` that learn from the targets' masks. Masks are read
+            where one of them has a weight, and :meth:`training_losses` then takes them.
     """
 
     slt_weights: ClassVar[Mapping[str, float]] = {"policy": 1.0}
     slt_defaults: ClassVar[SLTDefaults] = SLTDefaults()
     pretraining_weights: ClassVar[Mapping[str, float]] = {}
     pretraining_pairs: ClassVar[PairConfig] = PairConfig()
+    mask_losses: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def encode(self, template: Tensor) -> Features:
@@ -114,6 +117,10 @@ class TrackerNetwork(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """Compute :meth:`losses` in training; trackers that need more for them override it.
 
+        A network with ``mask_losses`` also takes ``mask``, booleans of shape ``(B, S, S)``, the
+        targets' pixels in the crops, and ``has_mask``, booleans of shape ``(B,)``, in which crops
+        they are known.
+
         Args:
             proposals: Of ``B`` crops.
             gt_box: Shape ``(B, 4)``, as for :meth:`losses`.
@@ -123,6 +130,10 @@ class TrackerNetwork(nn.Module, ABC):
         """
         del rng, other_box
         return self.losses(proposals, gt_box)
+
+    def needs_masks(self, weights: Mapping[str, float]) -> bool:
+        """Tell whether losses with these weights, by name, learn from masks."""
+        return any(weights.get(name) for name in self.mask_losses)
 
     def action_logits(self, proposals: Proposals, box: Tensor) -> Tensor:
         """Compute the policy's logits ``(B, N)``: the scores after the tracker's test-time prior.

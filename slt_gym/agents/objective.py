@@ -82,6 +82,11 @@ class Objective:
     base: TrackerPolicy | None = None
     kl_weight: float = 0.0
 
+    @property
+    def needs_masks(self) -> bool:
+        """Whether one of the tracker's losses learns from masks, which a rollout may hold."""
+        return self.policy.network.needs_masks(self.loss_weights)
+
     def terms(
         self,
         rollout: ClipRollout,
@@ -112,7 +117,11 @@ class Objective:
         old = None if self.clip_range is None else take(rollout.log_prob).to(log_prob.dtype)
         terms = policy_loss(log_prob, weight, old, self.clip_range)
         total = self.policy_weight * terms["policy_gradient_loss"]
-        own = self.policy.network.training_losses(proposals, take(rollout.gt_box), rng)
+        masks = {}
+        if rollout.mask is not None:
+            masks = {"mask": take(rollout.mask), "has_mask": take(rollout.has_mask)}
+        network = self.policy.network
+        own = network.training_losses(proposals, take(rollout.gt_box), rng, **masks)
         for name, factor in self.loss_weights.items():
             if name not in own:
                 raise unknown(f"loss of {self.policy.tracker!r}", name, own)

@@ -113,6 +113,7 @@ def pretrain(
         config.seed,
         config.pairs or network.pretraining_pairs,
         config.threads,
+        masks=network.needs_masks(weights),
     )
     rng = np.random.default_rng(config.seed)
     sums: dict[str, float] = {}
@@ -171,4 +172,8 @@ def _losses(
     gt_box, other_box = (
         torch.from_numpy(box).to(device) for box in (batch.gt_box, batch.other_box)
     )
-    return network.training_losses(proposals, gt_box, rng, other_box)
+    masks = {}
+    if batch.mask is not None and batch.has_mask is not None:
+        known = {"mask": batch.mask, "has_mask": batch.has_mask}
+        masks = {name: torch.from_numpy(array).to(device) for name, array in known.items()}
+    return network.training_losses(proposals, gt_box, rng, other_box, **masks)

@@ -56,7 +56,7 @@ class ReferenceReplayBuffer(ReplayBuffer):
         n_envs: Number of tracks.
         optimize_memory_usage: Must be False: memory is small as it is.
         env: The environment that the transitions come from, wrapped or not. None waits for
-            :meth:`set_env`.
+            :meth:`set_env`, which :class:`slt_gym.agents.ReplayEnvCallback` calls.
         cache_bytes: Memory for crops.
         threads: Threads that decode and crop; 0 takes one for each core.
         handle_timeout_termination: An episode that a time limit ended is no terminal state.
@@ -117,7 +117,7 @@ class ReferenceReplayBuffer(ReplayBuffer):
             InvalidArgumentError: It is no tracking environment, or shows other observations.
         """
         try:
-            sequences, rules = (_ask(env, name) for name in ("sequences", "rules"))
+            sequences, rules = (ask_env(env, name) for name in ("sequences", "rules"))
         except AttributeError:
             raise InvalidArgumentError(
                 f"argument 'env' is {env!r}: accepted are tracking environments, such as "
@@ -195,6 +195,24 @@ class ReferenceReplayBuffer(ReplayBuffer):
         self._steps += 1
         self.pos = self._steps % self.buffer_size
         self.full = self._steps >= self.buffer_size
+
+    def sample_actions(
+        self, batch_size: int, rng: np.random.Generator
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Draw what was seen and what was done, at half the cost of whole transitions.
+
+        Args:
+            batch_size: Number of steps, drawn with replacement.
+            rng: Draws them.
+
+        Returns:
+            Observations by key, ``(batch_size, ...)``, and actions, ``(batch_size, action_dim)``.
+        """
+        rows = rng.integers(self.size(), size=batch_size)
+        tracks = rng.integers(self.n_envs, size=batch_size)
+        found = self._log.find(rows, tracks, self._steps)
+        seen = self._write([before for before, _ in found])
+        return self._to_tensors(seen, None), self.to_torch(self.actions[rows, tracks])
 
     def _get_samples(  # type: ignore[override]
         self, batch_inds: NDArray[np.intp], env: VecNormalize | None = None
@@ -275,7 +293,7 @@ class ReferenceReplayBuffer(ReplayBuffer):
         }
 
 
-def _ask(env: Any, name: str) -> Any:
+def ask_env(env: Any, name: str) -> Any:
     """Return an attribute of the innermost environment."""
     if isinstance(env, VecEnv):
         return env.get_attr(name, 0)[0]

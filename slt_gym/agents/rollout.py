@@ -31,6 +31,9 @@ class ClipRollout:
             the observations do not hold it.
         log_prob: Float64, shape ``(T, C, S)``, log-probabilities of ``index`` when it was sampled.
         values: Float64, shape ``(T, C, S)``, what the critic expected; None without one.
+        mask: Booleans, shape ``(T, C, S, s, s)``, the target's pixels in ``search``; None where no
+            loss learns from them.
+        has_mask: Booleans, shape ``(T, C, S)``, where they are known; None without ``mask``.
     """
 
     template: Array
@@ -44,6 +47,8 @@ class ClipRollout:
     template_box: Array | None = None
     log_prob: Array | None = None
     values: Array | None = None
+    mask: Array | None = None
+    has_mask: Array | None = None
 
 
 class RolloutRecorder:
@@ -101,6 +106,15 @@ class RolloutRecorder:
         step["rewards"] = (rewards * self._alive)[~greedy]
         step["greedy_rewards"] = (rewards * self._alive)[greedy]
 
+    def add_masks(self, mask: NDArray[np.bool_], has_mask: NDArray[np.bool_]) -> None:
+        """Keep the masks of what the tracks saw in the step.
+
+        Args:
+            mask: Shape ``(B, s, s)``.
+            has_mask: Shape ``(B,)``.
+        """
+        self._steps[-1] |= {"mask": mask[~self._greedy], "has_mask": has_mask[~self._greedy]}
+
     def _check_clips(self, infos: list[dict[str, Any]]) -> None:
         k = self._tracks_per_clip
         for start in range(0, len(infos), k):
@@ -135,6 +149,8 @@ class RolloutRecorder:
             greedy_rewards=greedy,
             log_prob=stack("log_prob", np.float64),
             values=stack("values", np.float64) if "values" in steps[0] else None,
+            mask=stack("mask") if "mask" in steps[0] else None,
+            has_mask=stack("has_mask") if "mask" in steps[0] else None,
         )
 
 

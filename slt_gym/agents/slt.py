@@ -223,6 +223,11 @@ class SLT(ClipAlgorithm):
         return self.baseline == "greedy"
 
     @property
+    def needs_masks(self) -> bool:
+        """Whether one of the tracker's losses that have a weight learns from masks."""
+        return self._objective.needs_masks
+
+    @property
     def tracks_per_clip(self) -> int:
         """Tracks that follow each clip: the sampled ones, and the greedy one if there is one."""
         return self.n_samples + self.with_greedy

@@ -28,6 +28,7 @@ COMMANDS = {
     "report": "Compare trackers' result files on a dataset: a page, tables, plots and clips.",
     "sample-data": "Write a small dataset of synthetic video in the layout of a real one.",
     "track": "Follow one target through a video file or a folder of frames.",
+    "trajectories": "Record a tracker's episodes in an environment as a Minari dataset.",
     "trax": "Serve a tracker over TraX, so that the official vot-toolkit runs it.",
 }
 

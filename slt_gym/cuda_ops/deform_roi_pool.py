@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from slt_gym.cuda_ops import dispatch
 
 
 def deform_roi_pool(
@@ -23,8 +27,10 @@ def deform_roi_pool(
     half a pixel outside the map are left out, and a bin without any is 0. Gradients reach the map
     and the offsets, not the regions.
 
-    A bin's samples form a grid, so their bilinear weights are products of weights along y and along
-    x: the pooling is one weighted sum of pixels for each bin, whose terms are never stored.
+    On a GPU by a Triton kernel where it serves (:mod:`slt_gym.cuda_ops.dispatch`). Its gradient of
+    the features is added up in an order that changes from run to run, so that the last digits do,
+    too: under ``torch.use_deterministic_algorithms(True)`` the plain form is taken, whose order is
+    fixed. 16-bit features are pooled in float32.
 
     Args:
         features: Shape ``(B, C, H, W)``.
@@ -38,14 +44,41 @@ def deform_roi_pool(
     Returns:
         Shape ``(R, C, P, P)``.
     """
+    settings: dict[str, Any] = {
+        "output_size": output_size,
+        "spatial_scale": spatial_scale,
+        "samples": samples,
+        "offset_scale": offset_scale,
+    }
+    if torch.are_deterministic_algorithms_enabled():
+        return _pool(features, rois.detach(), offset, **settings)
+    return dispatch.run("deform_roi_pool", _pool, features, rois.detach(), offset, **settings)
+
+
+def _pool(
+    features: Tensor,
+    rois: Tensor,
+    offset: Tensor | None,
+    output_size: int,
+    spatial_scale: float,
+    samples: int,
+    offset_scale: float,
+) -> Tensor:
+    """Pool with PyTorch's own calls.
+
+    A bin's samples form a grid, so their bilinear weights are products of weights along y and along
+    x: the pooling is one weighted sum of pixels for each bin, whose terms are never stored.
+    """
+    dtype = features.dtype
+    features = features if dtype == torch.float64 else features.float()
     batch, channels, height, width = features.shape
     count, p = len(rois), output_size
-    rois = rois.detach().to(features.dtype)
+    rois = rois.to(features.dtype)
     corner = _round(rois[:, 1:3]) * spatial_scale - 0.5  # (R, 2): x, y
     size = ((_round(rois[:, 3:5]) + 1) * spatial_scale - 0.5 - corner).clamp(min=0.1)
     if offset is None:
         offset = features.new_zeros(count, 2, p, p)
-    shift = offset_scale * offset * size[:, :, None, None]
+    shift = offset_scale * offset.to(features.dtype) * size[:, :, None, None]
     sides = []
     for axis, length in ((0, width), (1, height)):
         bins = torch.arange(p, device=rois.device).to(rois.dtype)
@@ -62,7 +95,7 @@ def deform_roi_pool(
     pooled = F.embedding_bag(
         index.reshape(-1, terms), table, per_sample_weights=weight.reshape(-1, terms), mode="sum"
     )
-    return pooled.reshape(count, p, p, channels).permute(0, 3, 1, 2).contiguous()
+    return pooled.reshape(count, p, p, channels).permute(0, 3, 1, 2).contiguous().to(dtype)
 
 
 def _round(x: Tensor) -> Tensor:

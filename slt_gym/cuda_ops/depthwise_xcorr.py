@@ -9,8 +9,9 @@ from torch.nn import functional as F
 def depthwise_xcorr(search: Tensor, kernel: Tensor) -> Tensor:
     """Slide each sample's kernel over its search map, channel by channel, without a flip.
 
-    Computed as one grouped convolution: of the exact forms (sums of shifted products, an einsum
-    over windows) the fastest on a CPU, forward and backward.
+    Computed as one grouped convolution on any device: of the exact forms (the same with channels
+    last, an einsum over windows, a sum of shifted products) the fastest on a CPU at the sizes of
+    SiamRPN++, forward in any case, with gradients for several tracks (``benchmarks/ops.py``).
 
     Args:
         search: Shape ``(B, C, H, W)``.

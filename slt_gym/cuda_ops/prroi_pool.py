@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from slt_gym.cuda_ops import dispatch
 from slt_gym.errors import InvalidArgumentError
 
 
@@ -12,9 +13,11 @@ def prroi_pool(features: Tensor, rois: Tensor, output_size: int, spatial_scale: 
     """Average feature maps over the bins of boxes, exactly.
 
     A map is taken as the continuous surface that bilinear interpolation spans between its cells,
-    zero outside; a bin's value is the integral over the bin divided by its area. The surface is a
-    sum of products of hat functions, so that the integral is two small matrix products for each
-    box. Features and box coordinates both get exact gradients.
+    zero outside; a bin's value is the integral over the bin divided by its area. Features and box
+    coordinates both get exact gradients.
+
+    On a GPU by Triton kernels where they serve (:mod:`slt_gym.cuda_ops.dispatch`), without atomic
+    additions: the same input gives the same bits. 16-bit features are pooled in float32.
 
     Args:
         features: Shape ``(B, C, H, W)``, floating point.
@@ -36,29 +39,43 @@ def prroi_pool(features: Tensor, rois: Tensor, output_size: int, spatial_scale: 
             f"features have shape {tuple(features.shape)} and output_size is {output_size}: needed "
             "are (B, C, H, W) and at least 1"
         )
-    if rois.dim() == 3 and rois.shape[0] == features.shape[0] and rois.shape[2] == 4:
-        return _pool(features, rois, output_size, spatial_scale)
     if rois.dim() == 2 and rois.shape[1] == 5:
-        image = rois[:, 0].long()
+        image = rois.detach()[:, 0].long()
         if len(rois) and (image.min() < 0 or image.max() >= len(features)):
             raise InvalidArgumentError(
                 f"rois name images {int(image.min())} to {int(image.max())}: there are "
                 f"{len(features)}"
             )
-        order = image.argsort(stable=True)
-        pooled = [
-            _pool(features[b : b + 1], rois[None, image == b, 1:], output_size, spatial_scale)[0]
-            for b in range(len(features))
-        ]
-        shape = (0, features.shape[1], output_size, output_size)
-        return torch.cat([*pooled, features.new_zeros(shape)])[order.argsort()]
-    raise InvalidArgumentError(
-        f"rois have shape {tuple(rois.shape)}: needed is (K, 5) or, for {len(features)} images, "
-        f"({len(features)}, N, 4)"
-    )
+    elif rois.dim() != 3 or rois.shape[0] != features.shape[0] or rois.shape[2] != 4:
+        raise InvalidArgumentError(
+            f"rois have shape {tuple(rois.shape)}: needed is (K, 5) or, for {len(features)} "
+            f"images, ({len(features)}, N, 4)"
+        )
+    settings = {"output_size": output_size, "spatial_scale": spatial_scale}
+    return dispatch.run("prroi_pool", _pool, features, rois, **settings)
 
 
-def _pool(features: Tensor, boxes: Tensor, bins: int, scale: float) -> Tensor:
+def _pool(features: Tensor, rois: Tensor, output_size: int, spatial_scale: float) -> Tensor:
+    """Pool with PyTorch's own calls.
+
+    The surface is a sum of products of hat functions, so that the integral is two small matrix
+    products for each box.
+    """
+    if features.dtype in (torch.float16, torch.bfloat16):
+        return _pool(features.float(), rois, output_size, spatial_scale).to(features.dtype)
+    if rois.dim() == 3:
+        return _pool_images(features, rois, output_size, spatial_scale)
+    image = rois[:, 0].long()
+    order = image.argsort(stable=True)
+    pooled = [
+        _pool_images(features[b : b + 1], rois[None, image == b, 1:], output_size, spatial_scale)[0]
+        for b in range(len(features))
+    ]
+    shape = (0, features.shape[1], output_size, output_size)
+    return torch.cat([*pooled, features.new_zeros(shape)])[order.argsort()]
+
+
+def _pool_images(features: Tensor, boxes: Tensor, bins: int, scale: float) -> Tensor:
     batch, channels, height, width = features.shape
     count = boxes.shape[1]
     corners = boxes * scale

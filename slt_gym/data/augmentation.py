@@ -161,6 +161,10 @@ class _Reordered(Sequence):
         """Return frame ``t`` of the new order, RGB uint8, shape ``(H, W, 3)``."""
         return self._sequence.read(int(self._numbers[t]))
 
+    def read_mask(self, t: int) -> NDArray[np.bool_] | None:
+        """Return the target's mask in frame ``t`` of the new order, if it is known."""
+        return self._sequence.read_mask(int(self._numbers[t]))
+
 
 def _draw(
     boxes: NDArray[np.float64],

@@ -75,6 +75,22 @@ class Clip:
         transform = self.transforms[i] if self.transforms else None
         return self._read(int(self.frames[i]), transform)
 
+    def read_mask(self, i: int) -> NDArray[np.float32] | None:
+        """Return how far the pixels of frame ``i`` are the target's, or None where nobody knows.
+
+        Returns:
+            Shape ``(H, W)``, from 0 to 1; in between at the edges of masks that a transform moved.
+
+        Raises:
+            AnnotationError: The mask cannot be read.
+        """
+        mask = self.sequence.read_mask(int(self.frames[i]))
+        if mask is None:
+            return None
+        transform = self.transforms[i] if self.transforms else None
+        share = mask.astype(np.float32)
+        return share if transform is None else transform.apply_mask(share)
+
     def read_template(self) -> NDArray[np.uint8]:
         """Return the template's frame, RGB uint8 ``(H, W, 3)``, the caller's to keep.
 

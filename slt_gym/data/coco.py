@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slt_gym.data.coco_masks import COCOMasks
 from slt_gym.data.index import cached_index, fingerprint
 from slt_gym.data.roots import find_root, list_files, wrong_root
 from slt_gym.data.sequence import ImageSequence, Sequence, SequenceDataset
-from slt_gym.errors import AnnotationError, DatasetNotFoundError, InvalidArgumentError, unknown
+from slt_gym.errors import (
+    AnnotationError,
+    DatasetNotFoundError,
+    FrameError,
+    InvalidArgumentError,
+    unknown,
+)
 
 _LAYOUT = """\
 COCO/
@@ -32,10 +41,14 @@ class COCODataset(SequenceDataset):
     Annotations whose image is not on the disk are left out, as in a partial download. Boxes are
     0-based; the few without width or height are there and not visible.
 
+    Masks are the annotations' polygons or run lengths; an annotation with neither has none. A pixel
+    is the target's where at least half of it is inside.
+
     Attributes: ``object_class``, the category's name as a text array of shape ``()``.
 
     The first opening parses the whole annotation file; what is needed of it is then kept as an
-    index in the user's cache folder (see :func:`slt_gym.data.index.cache_folder`).
+    index in the user's cache folder (see :func:`slt_gym.data.index.cache_folder`). Masks have an
+    index of their own, made when the first one is read.
 
     Args:
         root: The folder; else ``$SLT_GYM_COCO``, else ``$SLT_GYM_DATA/coco``.
@@ -77,6 +90,7 @@ class COCODataset(SequenceDataset):
         ids = zip(self._table["image"].tolist(), self._table["annotation"].tolist(), strict=True)
         names = [f"{image:012d}-{annotation}" for image, annotation in ids]
         super().__init__("coco", split, names)
+        self._masks = COCOMasks(path, f"{label}-masks", self.root, stamp, self._table["annotation"])
 
     def _find_part(self, split: str, years: tuple[int, ...]) -> tuple[Path, Path]:
         """Return the annotation file and the folder of images."""
@@ -96,7 +110,29 @@ class COCODataset(SequenceDataset):
         path = self._images / os.fsdecode(table["files"][table["file_number"][index]])
         category = table["categories"][table["category_number"][index]]
         attributes = {"object_class": np.array(str(category))}
-        return ImageSequence(self.names[index], [path], table["box"][index], None, attributes)
+        read_mask = partial(self._masks.read, index)
+        return _Still(self.names[index], path, table["box"][index], attributes, read_mask)
+
+
+class _Still(ImageSequence):
+    """One image with one annotated object."""
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        box: NDArray[np.float64],
+        attributes: dict[str, Any],
+        read_mask: Callable[[], NDArray[np.bool_] | None],
+    ) -> None:
+        super().__init__(name, [path], box, None, attributes)
+        self._read_mask = read_mask
+
+    def read_mask(self, t: int) -> NDArray[np.bool_] | None:
+        """Return the object's mask, shape ``(H, W)``; None where the annotation has none."""
+        if t not in (0, -1):
+            raise FrameError(f"{self.name!r} has no frame {t}: it has 1 frame")
+        return self._read_mask()
 
 
 def _build_index(path: Path, present: set[str]) -> dict[str, NDArray[Any]]:

@@ -88,6 +88,10 @@ class _Renamed(Sequence):
         """Return frame ``t``, RGB uint8, shape ``(H, W, 3)``."""
         return self._sequence.read(t)
 
+    def read_mask(self, t: int) -> NDArray[np.bool_] | None:
+        """Return the target's mask in frame ``t``, shape ``(H, W)``, if it is known."""
+        return self._sequence.read_mask(t)
+
 
 def _check_weights(names: list[str], weights: abc.Sequence[float] | None) -> list[float]:
     """Return the shares of the draws, which add up to 1."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -103,6 +103,9 @@ class PairBatch:
             zeros in the other pairs.
         template_box: Float32, shape ``(B, 4)``, ``(x, y, w, h)`` in crop units of ``template``
             before its ``template_shift`` and ``template_scale``.
+        mask: The target's pixels in ``search``, booleans, shape ``(B, S, S)``; False where they
+            are not known. None if masks were not asked for.
+        has_mask: Where they are known, booleans, shape ``(B,)``; not in negative pairs.
     """
 
     template: NDArray[np.uint8]
@@ -111,6 +114,26 @@ class PairBatch:
     negative: NDArray[np.bool_]
     other_box: NDArray[np.float32]
     template_box: NDArray[np.float32]
+    mask: NDArray[np.bool_] | None = None
+    has_mask: NDArray[np.bool_] | None = None
+
+
+class _Shown(NamedTuple):
+    """One frame of a pair: its pixels, the target's box and mask, if that is known and wanted."""
+
+    frame: NDArray[np.uint8]
+    box: Box
+    mask: NDArray[np.bool_] | None = None
+
+
+class _Sample(NamedTuple):
+    """One row of a batch."""
+
+    template: Crop
+    template_box: Box
+    search: Crop
+    gt_box: Box
+    mask: NDArray[np.bool_] | None
 
 
 class PairSampler:
@@ -126,6 +149,7 @@ class PairSampler:
         seed: Of the draws.
         config: How pairs are drawn.
         threads: Threads that decode and crop; batches wait in a queue twice as long.
+        masks: Read the targets' masks, too; the pairs are the same.
     """
 
     def __init__(
@@ -136,6 +160,7 @@ class PairSampler:
         seed: int,
         config: PairConfig | None = None,
         threads: int = 2,
+        masks: bool = False,
     ) -> None:
         self.dataset = dataset
         self.geometry = geometry
@@ -143,6 +168,7 @@ class PairSampler:
         self.seed = seed
         self.config = config or PairConfig()
         self.threads = threads
+        self.masks = masks
         if batch_size < 1:
             raise InvalidArgumentError(f"batch_size is {batch_size}: it must be at least 1")
         if dataset.split == "test":
@@ -181,26 +207,31 @@ class PairSampler:
         box = np.empty((self.batch_size, 4), np.float32)
         template_box = np.empty_like(box)
         negative = np.empty(self.batch_size, np.bool_)
+        mask = np.zeros((self.batch_size, *search.shape[2:]), np.bool_)
+        has_mask = np.zeros(self.batch_size, np.bool_)
         samples = self._samples(rng)
         for row in range(self.batch_size):
-            template[row], template_box[row], search[row], box[row], negative[row] = next(samples)
+            sample, negative[row] = next(samples)
+            template[row], template_box[row], search[row], box[row], known = sample
+            if known is not None:
+                mask[row], has_mask[row] = known, True
         gt_box, other_box = box * ~negative[:, None], box * negative[:, None]
-        return PairBatch(template, search, gt_box, negative, other_box, template_box)
+        batch = PairBatch(template, search, gt_box, negative, other_box, template_box)
+        return replace(batch, mask=mask, has_mask=has_mask) if self.masks else batch
 
-    def _samples(self, rng: np.random.Generator) -> Iterator[tuple[Crop, Box, Crop, Box, bool]]:
+    def _samples(self, rng: np.random.Generator) -> Iterator[tuple[_Sample, bool]]:
         while True:
             sequence = self._sequence(rng)
             for _ in range(self.config.pairs_per_sequence):
                 first, second = sample_pair(sequence, rng, self.config.max_gap)
-                frames = {t: sequence.read(t) for t in (first, second)}
+                frames = {t: _show(sequence, t, self.masks) for t in (first, second)}
                 for t, s in ((first, second), (second, first)):
                     for _ in range(self.config.samples_per_pair):
-                        search = frames[s], sequence.boxes[s]
+                        search = frames[s]
                         negative = self._chance(rng, self.config.negative_probability)
                         if negative:
                             search = self._draw_other(rng, sequence)
-                        sample = self._sample(rng, frames[t], sequence.boxes[t], *search)
-                        yield (*sample, negative)
+                        yield self._sample(rng, frames[t], search), negative
 
     def _sequence(self, rng: np.random.Generator) -> Sequence:
         for _ in range(1000):
@@ -212,29 +243,22 @@ class PairSampler:
             f"1000 sequences drawn from {self.dataset!r} have fewer than two frames with a target"
         )
 
-    def _draw_other(
-        self, rng: np.random.Generator, sequence: Sequence
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    def _draw_other(self, rng: np.random.Generator, sequence: Sequence) -> _Shown:
         """Draw a frame and its box from another sequence."""
         for _ in range(1000):
             other = self._sequence(rng)
             if other.name != sequence.name:
                 t, _ = sample_pair(other, rng)
-                return other.read(t), other.boxes[t]
+                return _show(other, t, with_mask=False)
         raise DatasetNotFoundError(
             f"1000 draws from {self.dataset!r} gave no sequence beside {sequence.name!r}, which "
             "negative pairs need"
         )
 
-    def _sample(
-        self,
-        rng: np.random.Generator,
-        template_frame: NDArray[np.uint8],
-        template_box: NDArray[np.float64],
-        search_frame: NDArray[np.uint8],
-        search_box: NDArray[np.float64],
-    ) -> tuple[Crop, Box, Crop, Box]:
+    def _sample(self, rng: np.random.Generator, first: _Shown, second: _Shown) -> _Sample:
         config, geometry = self.config, self.geometry
+        template_frame, template_box, _ = first
+        search_frame, search_box, whole_mask = second
         template = geometry.crop(
             template_frame,
             self._move(
@@ -253,9 +277,12 @@ class PairSampler:
         search = geometry.crop(
             search_frame, window, geometry.search_size, geometry.fill_colour(search_frame)
         )
+        mask = None
+        if whole_mask is not None:
+            mask = geometry.crop_mask(whole_mask, window, geometry.search_size)
         shown_box, gt_box = geometry.template_box(template_box), window.to_crop(search_box)
         if rng.random() < config.flip_probability:
-            template, search = template[:, :, ::-1], search[:, :, ::-1]
+            template, search, mask = template[:, :, ::-1], search[:, :, ::-1], _mirror(mask)
             for box in (shown_box, gt_box):
                 box[0] = 1 - box[0] - box[2]
         if rng.random() < config.grey_probability:
@@ -265,9 +292,9 @@ class PairSampler:
         if self._chance(rng, config.blur_probability):
             search = _on_pixels(search, lambda pixels: blur_cross(pixels, *draw_blur(rng)))
         if self._chance(rng, config.search_flip_probability):
-            search = search[:, :, ::-1]
+            search, mask = search[:, :, ::-1], _mirror(mask)
             gt_box[0] = 1 - gt_box[0] - gt_box[2]
-        return template, shown_box, search, gt_box
+        return _Sample(template, shown_box, search, gt_box, mask)
 
     def _jitter(self, rng: np.random.Generator, box: NDArray[np.float64]) -> NDArray[np.float64]:
         centre, size = to_cxcywh(box)[:2], box[2:]
@@ -305,6 +332,15 @@ class PairSampler:
         factor = rng.uniform(max(0.0, 1 - reach), 1 + reach)
         flat = np.ascontiguousarray(crop).reshape(-1)
         return np.asarray(cv2.convertScaleAbs(flat, alpha=factor), np.uint8).reshape(crop.shape)
+
+
+def _show(sequence: Sequence, t: int, with_mask: bool) -> _Shown:
+    mask = sequence.read_mask(t) if with_mask else None
+    return _Shown(sequence.read(t), sequence.boxes[t], mask)
+
+
+def _mirror(mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    return None if mask is None else mask[:, ::-1]
 
 
 def _on_pixels(

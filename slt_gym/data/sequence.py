@@ -66,6 +66,20 @@ class Sequence(ABC):
             FrameError: The frame cannot be read.
         """
 
+    def read_mask(self, t: int) -> NDArray[np.bool_] | None:
+        """Return which pixels of frame ``t`` are the target's, or None where nobody knows.
+
+        Returns:
+            Booleans, shape ``(H, W)`` of the frame, all False where the target is not to be seen;
+            the caller's to keep. Most datasets have boxes alone: None in every frame.
+
+        Raises:
+            AnnotationError: The mask cannot be read.
+            FrameError: There is no such frame.
+        """
+        del t
+        return None
+
 
 class ImageSequence(Sequence):
     """A sequence of image files.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections import abc
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from slt_gym.data.annotations import (
     read_polygons,
 )
 from slt_gym.data.frames import list_frame_range
+from slt_gym.data.masks import decode_runs
 from slt_gym.data.roots import find_root, wrong_root
 from slt_gym.data.sequence import ImageSequence, Sequence, SequenceDataset, match_lengths
 from slt_gym.data.splits import check_test_only
@@ -33,6 +35,57 @@ VOT2018/
 """
 _TAGS = ("camera_motion", "illum_change", "motion_change", "occlusion", "size_change")
 _RECTANGLES = ("minmax", "area")
+
+
+class _Mask(NamedTuple):
+    """A window of the frame, pixels, and runs of pixels through it, by turns out- and inside."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    runs: NDArray[np.int32]
+
+    def decode(self) -> NDArray[np.bool_]:
+        """Return the window's pixels, shape ``(height, width)``."""
+        inside = decode_runs(self.runs, self.width * self.height)
+        return inside.reshape(self.height, self.width)
+
+
+class _Regions(NamedTuple):
+    """What is annotated: boxes ``(T, 4)``, further arrays with T rows, T masks or none."""
+
+    boxes: NDArray[np.float64]
+    arrays: dict[str, Any]
+    masks: list[_Mask] | None = None
+
+
+class _VOTSequence(ImageSequence):
+    """Frames with masks, if there are any."""
+
+    def __init__(
+        self,
+        name: str,
+        paths: abc.Sequence[Path],
+        boxes: NDArray[np.float64],
+        attributes: dict[str, Any],
+        notes: list[str],
+        masks: list[_Mask] | None,
+    ) -> None:
+        super().__init__(name, paths, boxes, None, attributes, notes)
+        self._masks = masks
+
+    def read_mask(self, t: int) -> NDArray[np.bool_] | None:
+        """Return the target's mask in frame ``t``, whose size is read from its file."""
+        if self._masks is None:
+            return None
+        mask = np.zeros(self.read(t).shape[:2], bool)
+        x, y, width, height, _ = self._masks[t]
+        left, top = max(x, 0), max(y, 0)
+        inside = self._masks[t].decode()[top - y :, left - x :]
+        part = mask[top : max(y + height, 0), left : max(x + width, 0)]
+        part[:] = inside[: part.shape[0], : part.shape[1]]
+        return mask
 
 
 class _VOTDataset(SequenceDataset):
@@ -55,13 +108,13 @@ class _VOTDataset(SequenceDataset):
         super().__init__(self._title, split, present)
 
     @abstractmethod
-    def _read_regions(self, folder: Path) -> tuple[NDArray[np.float64], dict[str, Any]]:
-        """Return the boxes, and further arrays with one row per box."""
+    def _read_regions(self, folder: Path) -> _Regions:
+        """Return what is annotated in the frames."""
 
     def _load(self, index: int) -> Sequence:
         name = self.names[index]
         folder = self.root / name
-        boxes, regions = self._read_regions(folder)
+        boxes, regions, masks = self._read_regions(folder)
         frames = folder / "color" if (folder / "color").is_dir() else folder
         paths = list_frame_range(frames)
         if not paths:
@@ -71,7 +124,9 @@ class _VOTDataset(SequenceDataset):
         for tag in _TAGS:
             attributes[tag] = _read_tag(folder / f"{tag}.tag", count)
         attributes |= _read_sequence_file(folder / "sequence")
-        return ImageSequence(name, paths[:count], boxes[:count], None, attributes, notes)
+        return _VOTSequence(
+            name, paths[:count], boxes[:count], attributes, notes, masks and masks[:count]
+        )
 
 
 class VOT2018Dataset(_VOTDataset):
@@ -111,12 +166,12 @@ class VOT2018Dataset(_VOTDataset):
         self._rectangle = rectangle
         super().__init__(root, split)
 
-    def _read_regions(self, folder: Path) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    def _read_regions(self, folder: Path) -> _Regions:
         polygons = read_polygons(folder / "groundtruth.txt")
         boxes = find_hulls(polygons)
         if self._rectangle == "area":
             boxes = _shrink_to_area(boxes, polygons)
-        return boxes, {"polygon": polygons}
+        return _Regions(boxes, {"polygon": polygons})
 
 
 class VOT2020Dataset(_VOTDataset):
@@ -126,7 +181,7 @@ class VOT2020Dataset(_VOTDataset):
     and ``h`` their numbers. Masks are text, ``m x0,y0,w,h,run,run,…``: a window of the frame, and
     the lengths of runs of pixels through it row by row, by turns outside and inside of the target,
     beginning outside. What the runs leave of the window is outside. A frame is visible when its
-    mask has a pixel.
+    mask has a pixel. :meth:`Sequence.read_mask` gives the masks.
 
     Sequences, tags and the file ``sequence`` are as in :class:`VOT2018Dataset`. The attribute
     ``anchor``, int64 of shape ``(T,)``, marks the frames where the challenge starts trackers: 1
@@ -146,13 +201,14 @@ class VOT2020Dataset(_VOTDataset):
     def __init__(self, root: str | os.PathLike[str] | None = None, split: str = "test") -> None:
         super().__init__(root, split)
 
-    def _read_regions(self, folder: Path) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    def _read_regions(self, folder: Path) -> _Regions:
         path = folder / "groundtruth.txt"
-        boxes = [_find_mask_box(path, t, line) for t, line in enumerate(read_lines(path), 1)]
+        masks = [_parse_mask(path, t, line) for t, line in enumerate(read_lines(path), 1)]
+        boxes = np.array([_find_mask_box(mask) for mask in masks])
         regions = {}
         if (folder / "anchor.value").is_file():
             regions["anchor"] = _read_anchors(folder / "anchor.value", len(boxes))
-        return np.array(boxes), regions
+        return _Regions(boxes, regions, masks)
 
 
 def _shrink_to_area(
@@ -169,8 +225,8 @@ def _shrink_to_area(
     return np.where(whole[:, None] > 0, boxes, hulls)
 
 
-def _find_mask_box(path: Path, number: int, line: str) -> tuple[float, float, float, float]:
-    """Return the tight box of the mask in one line of text; zeros for an empty mask."""
+def _parse_mask(path: Path, number: int, line: str) -> _Mask:
+    """Return the mask in one line of text."""
     try:
         if line[:1] != "m":
             raise ValueError
@@ -183,17 +239,18 @@ def _find_mask_box(path: Path, number: int, line: str) -> tuple[float, float, fl
             f"{path}, line {number}: {shown!r} is not a mask: expected is m and whole numbers with "
             "commas between them, x, y, w, h of a window and runs that fit into it"
         ) from None
-    inside = np.zeros(width * height, bool)
-    ends = np.cumsum(runs)
-    for start, end in zip(ends[::2], ends[1::2], strict=False):
-        inside[start:end] = True
-    rows, columns = np.nonzero(inside.reshape(height, width))
+    return _Mask(x, y, width, height, np.array(runs, np.int32))
+
+
+def _find_mask_box(mask: _Mask) -> tuple[float, float, float, float]:
+    """Return the tight box of a mask; zeros for an empty one."""
+    rows, columns = np.nonzero(mask.decode())
     if not len(rows):
         return 0.0, 0.0, 0.0, 0.0
     left, top = columns.min(), rows.min()
     return (
-        float(x + left),
-        float(y + top),
+        float(mask.x + left),
+        float(mask.y + top),
         float(columns.max() - left + 1),
         float(rows.max() - top + 1),
     )

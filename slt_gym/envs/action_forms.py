@@ -11,9 +11,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from slt_gym.envs.actions import action_to_box, check_action, check_choice
+from slt_gym.envs.actions import action_to_box, box_to_action, check_action, check_choice
 from slt_gym.errors import InvalidArgumentError, unknown
-from slt_gym.geometry import from_cxcywh, to_cxcywh
+from slt_gym.geometry import from_cxcywh, iou, to_cxcywh
 
 # ADNet's moves: steps to the right, steps down, steps in size. Each is followed by its opposite,
 # and the last one stops.
@@ -24,6 +24,7 @@ _MOVES = (
     (0, 0, 0),  # stop
 )
 _STOP = len(_MOVES) - 1
+_LEAST_GAIN = 1e-9  # in IoU; less is rounding
 
 
 class ActionForm(ABC):
@@ -70,6 +71,17 @@ class ActionForm(ABC):
             box_crop: The previous estimate.
         """
 
+    @abstractmethod
+    def encode(
+        self, target_crop: NDArray[np.float64], box_crop: NDArray[np.float64]
+    ) -> NDArray[np.float32] | int:
+        """Return the action that comes nearest to a box: what :meth:`decode` undoes.
+
+        Args:
+            target_crop: The box that is wanted, with an area.
+            box_crop: The previous estimate.
+        """
+
     def ends_frame(self, taken: Sequence[Any]) -> bool:
         """Tell whether the frame is done after the actions ``taken`` in it, at least one."""
         del taken
@@ -90,6 +102,13 @@ class BoxForm(ActionForm):
         del box_crop
         return action_to_box(action)
 
+    def encode(
+        self, target_crop: NDArray[np.float64], box_crop: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Return the box itself, see :func:`slt_gym.envs.box_to_action`."""
+        del box_crop
+        return box_to_action(target_crop)
+
 
 @dataclass(frozen=True)
 class DeltaForm(ActionForm):
@@ -102,6 +121,15 @@ class DeltaForm(ActionForm):
     def decode(self, action: Any, box_crop: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the previous estimate, moved by an action ``(4,)``."""
         return _move(box_crop, action[:2], np.exp2(action[2:]))
+
+    def encode(
+        self, target_crop: NDArray[np.float64], box_crop: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Return the shift and the growth ``(4,)``, each cut to [-1, 1]."""
+        target, box = to_cxcywh(target_crop), to_cxcywh(box_crop)
+        shift = (target[:2] - box[:2]) / box[2:]
+        growth = np.log2(target[2:] / box[2:])
+        return np.clip(np.concatenate([shift, growth]), -1.0, 1.0).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -143,6 +171,14 @@ class MovesForm(ActionForm):
         right, down, bigger = _MOVES[action]
         shift = self.step * np.array([right, down])
         return _move(box_crop, shift, np.full(2, (1 + self.step) ** bigger))
+
+    def encode(self, target_crop: NDArray[np.float64], box_crop: NDArray[np.float64]) -> int:
+        """Return the best next move, or "stop" where none comes nearer."""
+        moved = np.stack([self.decode(action, box_crop) for action in range(self.choices)])
+        nearness = _nearness(moved, target_crop)
+        best = int(nearness.argmax())
+        # Every move gains, so that none is ever undone.
+        return best if nearness[best] > nearness[_STOP] + _LEAST_GAIN else _STOP
 
     def ends_frame(self, taken: Sequence[Any]) -> bool:
         """Tell whether the frame's moves so far end it."""
@@ -194,6 +230,10 @@ class ProposalsForm(ActionForm):
     def decode(self, action: Any, box_crop: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the box of that number."""
         return self.propose(box_crop)[action]
+
+    def encode(self, target_crop: NDArray[np.float64], box_crop: NDArray[np.float64]) -> int:
+        """Return the number of the best box."""
+        return int(_nearness(self.propose(box_crop), target_crop).argmax())
 
     def propose(self, box_crop: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the boxes to choose from, shape ``(N, 4)``."""
@@ -256,6 +296,16 @@ def _move(
     cxcywh = to_cxcywh(box)
     centre, size = cxcywh[:2], cxcywh[2:]
     return from_cxcywh(np.concatenate([centre + shift * size, size * factor], axis=-1))
+
+
+def _nearness(boxes: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what boxes ``(N, 4)`` are compared by, ``(N,)``.
+
+    It is the IoU with ``target``; of boxes beside it, the centres' distance, as a negative number.
+    """
+    overlap = iou(boxes, target)
+    between = np.linalg.norm(to_cxcywh(boxes)[:, :2] - to_cxcywh(target)[:2], axis=-1)
+    return np.where(overlap > 0, overlap, -between)
 
 
 def _is_number(value: object) -> bool:

@@ -13,7 +13,12 @@ from slt_gym.data.sampling import SAMPLERS
 from slt_gym.envs.action_forms import make_form
 from slt_gym.envs.episode import EpisodeRules
 from slt_gym.envs.rewards import REWARDS
-from slt_gym.errors import DatasetNotFoundError, InvalidArgumentError, unknown
+from slt_gym.errors import (
+    DatasetNotFoundError,
+    InvalidArgumentError,
+    unexpected_argument,
+    unknown,
+)
 from slt_gym.geometry import get_geometry
 
 RENDER_MODES = ("rgb_array",)
@@ -45,10 +50,10 @@ def check_keywords(given: Mapping[str, Any], *more: str) -> None:
         *more: Names accepted beside those of every environment.
 
     Raises:
-        InvalidArgumentError: ``given`` is not empty.
+        UnexpectedArgumentError: ``given`` is not empty.
     """
     for key in given:
-        raise unknown("argument", key, (*ACCEPTED, *more))
+        raise unexpected_argument(key, (*ACCEPTED, *more))
 
 
 def check_count(what: str, value: object, least: int) -> int:

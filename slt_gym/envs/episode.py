@@ -129,6 +129,23 @@ class Episode:
         return self._window
 
     @property
+    def next_frame(self) -> int:
+        """Which of the clip's frames the next action is about."""
+        return self._next
+
+    @property
+    def at_frame_start(self) -> bool:
+        """Whether no action has been about that frame yet."""
+        return not self._taken
+
+    @property
+    def truth(self) -> NDArray[np.float64] | None:
+        """The target in that frame, frame pixels; None where it is not visible, and at the end."""
+        if self.done or not self._visible[self._next]:
+            return None
+        return self._gt[self._next].copy()
+
+    @property
     def remaining(self) -> int:
         """Number of frames still to track."""
         return 0 if self.done else len(self._gt) - self._next

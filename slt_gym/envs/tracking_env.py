@@ -210,6 +210,11 @@ class TrackingEnv(gym.Env[Observation, ArrayLike]):
         return self._rules
 
     @property
+    def episodes(self) -> list[Episode | None]:
+        """The current episode, ground truth included; None before the first reset."""
+        return [self._episode]
+
+    @property
     def sequences(self) -> SequenceDataset:
         """Where the clips come from."""
         return self._source.dataset

@@ -26,7 +26,7 @@ from slt_gym.envs.arguments import (
     open_sequences,
 )
 from slt_gym.envs.clips import ClipSource
-from slt_gym.envs.episode import EpisodeRules, Observation
+from slt_gym.envs.episode import Episode, EpisodeRules, Observation
 from slt_gym.envs.group import TrackGroup, TrackStep
 from slt_gym.envs.infos import pack_infos
 from slt_gym.envs.stopwatch import Stopwatch
@@ -180,6 +180,11 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     def rules(self) -> EpisodeRules:
         """What does not change from clip to clip."""
         return self._rules
+
+    @property
+    def episodes(self) -> list[Episode | None]:
+        """The tracks' current episodes, ground truth included; None before the first reset."""
+        return [episode for group in self._groups for episode in group.episodes]
 
     @property
     def sequences(self) -> SequenceDataset:

@@ -107,7 +107,8 @@ def run_experiment(
     Rows: ``base`` as it is; ``control``: the base after as much more time of frame-level training;
     ``on_policy_regression``: SLT with the policy term off; ``slt``.
 
-    Under ``torchrun`` all processes train the two rows of SLT; the first one does the rest.
+    Under ``torchrun`` all processes train the two rows of SLT, and divide the test's sequences; the
+    first one does the rest.
 
     Args:
         experiment: What to do.
@@ -139,10 +140,8 @@ def run_experiment(
         machine = {**describe_machine(str(base.device)), "processes": processes.count}
         write_json(folder / "config.json", {**asdict(experiment), **machine})
     trained = _train_rows(experiment, base, folder, processes, progress_bar, say)
-    if not processes.first:
-        return {}
     trained = {row: trained[row] for row in ROWS if row in trained}
-    for row, outcome in trained.items():
+    for row, outcome in trained.items() if processes.first else ():
         save_weights(
             outcome.policy.network,
             folder / "weights" / row,
@@ -159,6 +158,8 @@ def run_experiment(
         progress_bar=progress_bar,
         **{**experiment.env_kwargs, "geometry": experiment.tracker, **experiment.test_kwargs},
     )
+    if not processes.first:
+        return {}
     report = summarise(results, trained)
     report["seeds"] = [experiment.seed]
     _draw(experiment, folder, results, trained, report)

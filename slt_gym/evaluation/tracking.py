@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from slt_gym.agents import TrackerPolicy
+from slt_gym.agents.processes import Processes
 from slt_gym.envs import TrackingVectorEnv
 from slt_gym.errors import InvalidArgumentError
 from slt_gym.evaluation.metrics import success_auc
@@ -46,13 +48,15 @@ def track_split(
 ) -> dict[str, dict[str, SequenceResult]]:
     """Track every sequence of a split once with each policy, greedily.
 
-    The policies share each decoded frame; none sees anything of the others.
+    The policies share each decoded frame; none sees anything of the others. Under ``torchrun``
+    every process tracks its share of the sequences, and returns the results of all.
 
     Args:
         policies: By name, all of one tracker; each takes its most probable proposal.
         env_id: A tracking environment's id.
         split: ``"val"`` or ``"test"``; its sequences are walked in order.
-        parallel: Sequences tracked side by side; changes the results by rounding at most.
+        parallel: Sequences that a process tracks side by side; changes the results by rounding at
+            most.
         progress_bar: Show one, with rate and remaining time.
         **env_kwargs: The environment's arguments; ``geometry`` defaults to the policies' tracker
             and ``num_frames`` to None, whole sequences.
@@ -71,52 +75,90 @@ def track_split(
         raise InvalidArgumentError(
             "split 'train' is drawn at random: accepted are 'val' and 'test'"
         )
+    processes = Processes.join()
     env_kwargs = {"geometry": trackers.pop(), "num_frames": None, **env_kwargs}
-    k = len(policies)
     envs = gym.make_vec(
         env_id.removeprefix("slt_gym:"),
-        num_envs=parallel * k,
-        tracks_per_clip=k,
+        num_envs=parallel * len(policies),
+        tracks_per_clip=len(policies),
         split=split,
-        autoreset_mode="same_step",
+        autoreset_mode="disabled",
         **env_kwargs,
     )
     assert isinstance(envs, TrackingVectorEnv)
     names = envs.sequence_names
-    results: dict[str, dict[str, SequenceResult]] = {name: {} for name in policies}
-    rows = list(results.values())  # track i belongs to policy i % k
-    bar = tqdm(total=len(names), desc=f"tracking {split}", disable=not progress_bar, unit="seq")
+    own = names[processes.rank :: processes.count]
+    bar = tqdm(total=len(own), desc=f"tracking {split}", disable=not progress_bar, unit="seq")
     try:
-        obs, infos = envs.reset_tracks(seed=0)
-        boxes = [[info["box"]] for info in infos if info is not None]
-        ious: list[list[float]] = [[] for _ in boxes]
-        states: list[Any] = [None] * k
-        start = np.ones(len(boxes), bool)
-        actions = np.empty((len(boxes), 4), np.float32)
-        while min(len(row) for row in rows) < len(names):
-            for j, policy in enumerate(policies.values()):
-                part = {key: value[j::k] for key, value in obs.items()}
-                actions[j::k], states[j] = policy.predict(
-                    part, states[j], start[j::k], deterministic=True
-                )
-            obs, steps = envs.step_tracks(actions)
-            start = np.array([step.terminated for step in steps])
-            for i, step in enumerate(steps):
-                info = step.info if step.final_info is None else step.final_info
-                boxes[i].append(info["box"])
-                if info["visible"]:
-                    ious[i].append(info["iou"])
-                if step.terminated:
-                    # A short shard comes round again while the others finish.
-                    if info["sequence"] not in rows[i % k]:
-                        result = SequenceResult(np.array(boxes[i]), np.array(ious[i]))
-                        rows[i % k][info["sequence"]] = result
-                        bar.update(i % k == 0)
-                    boxes[i], ious[i] = [step.info["box"]], []
+        results = _track(list(policies.values()), envs, own, bar) if own else [{} for _ in policies]
     finally:
         bar.close()
         envs.close()
-    return {name: {seq: row[seq] for seq in names} for name, row in results.items()}
+    gathered = processes.gather(results)
+    return {
+        policy: {name: gathered[i % processes.count][j][name] for i, name in enumerate(names)}
+        for j, policy in enumerate(policies)
+    }
+
+
+def _track(
+    policies: Sequence[TrackerPolicy], envs: TrackingVectorEnv, names: Sequence[str], bar: tqdm
+) -> list[dict[str, SequenceResult]]:
+    """Track the sequences ``names`` with each policy; track i belongs to policy i % k."""
+    k = len(policies)
+    results: list[dict[str, SequenceResult]] = [{} for _ in policies]
+    queues = [deque(names) for _ in policies]
+    boxes: list[list[NDArray[np.float64]]] = [[] for _ in range(envs.num_envs)]
+    ious: list[list[float]] = [[] for _ in range(envs.num_envs)]
+    states: list[Any] = [None] * k
+    actions = np.empty((envs.num_envs, 4), np.float32)
+    start = np.ones(envs.num_envs, bool)
+    while True:
+        for name, mask in _hand_out(queues, start, names[0]):
+            options = {"sequence": name, "reset_mask": mask}
+            obs, infos = envs.reset_tracks(options=options)
+            for i in np.flatnonzero(mask).tolist():
+                info = infos[i]
+                assert info is not None
+                boxes[i], ious[i] = [info["box"]], []
+        for j, policy in enumerate(policies):
+            part = {key: value[j::k] for key, value in obs.items()}
+            actions[j::k], states[j] = policy.predict(
+                part, states[j], start[j::k], deterministic=True
+            )
+        obs, steps = envs.step_tracks(actions)
+        start = np.array([step.terminated for step in steps])
+        for i, step in enumerate(steps):
+            boxes[i].append(step.info["box"])
+            if step.info["visible"]:
+                ious[i].append(step.info["iou"])
+            name = step.info["sequence"]
+            if step.terminated and name not in results[i % k]:
+                results[i % k][name] = SequenceResult(np.array(boxes[i]), np.array(ious[i]))
+                bar.update(i % k == 0)
+        if all(len(done) == len(names) for done in results):
+            return results
+
+
+def _hand_out(
+    queues: Sequence[deque[str]], ended: NDArray[np.bool_], spare: str
+) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Give each track that has ended its policy's next sequence.
+
+    Args:
+        queues: Names by policy; what is handed out is taken from them.
+        ended: Which tracks need one.
+        spare: What goes round again in tracks that are left over, while the others finish.
+
+    Returns:
+        Names, and the tracks side by side that get them, booleans of ``ended``'s shape.
+    """
+    given: dict[tuple[int, str], NDArray[np.bool_]] = {}
+    for i in np.flatnonzero(ended).tolist():
+        group, policy = divmod(i, len(queues))
+        name = queues[policy].popleft() if queues[policy] else spare
+        given.setdefault((group, name), np.zeros(len(ended), bool))[i] = True
+    return [(name, mask) for (_, name), mask in given.items()]
 
 
 def aucs(results: Mapping[str, SequenceResult]) -> NDArray[np.float64]:

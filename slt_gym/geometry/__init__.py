@@ -12,7 +12,7 @@ from slt_gym.geometry.boxes import (
 from slt_gym.geometry.siamrpnpp import SiamRPNGeometry
 from slt_gym.geometry.transt import TransTGeometry
 from slt_gym.geometry.trdimp import TrDiMPGeometry
-from slt_gym.geometry.window import Window, crop_window
+from slt_gym.geometry.window import Window, crop_mask, crop_window
 
 __all__ = [
     "Geometry",
@@ -20,6 +20,7 @@ __all__ = [
     "TrDiMPGeometry",
     "TransTGeometry",
     "Window",
+    "crop_mask",
     "crop_window",
     "from_corners",
     "from_cxcywh",

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from slt_gym.errors import unknown
+from slt_gym.errors import InvalidArgumentError, unknown
 from slt_gym.geometry.window import Window
 
 
@@ -58,6 +58,25 @@ class Geometry(ABC):
         out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """Cut ``window`` out of ``frame``: RGB uint8 ``(3, size, size)``, into ``out`` if given."""
+
+    def crop_mask(self, mask: NDArray, window: Window, size: int) -> NDArray[np.bool_]:
+        """Cut ``window`` out of the target's mask, aligned with :meth:`crop`.
+
+        Args:
+            mask: Shape ``(H, W)``, booleans, or floats from 0 to 1.
+            window: The square to cut, frame pixels.
+            size: Side of the crop in pixels.
+
+        Returns:
+            Booleans, shape ``(size, size)``.
+
+        Raises:
+            InvalidArgumentError: The geometry is none of a tracker that learns masks.
+        """
+        raise InvalidArgumentError(
+            f"{type(self).__name__} cuts no masks: accepted are geometries with a crop_mask of "
+            "their own, such as siamattn's"
+        )
 
     @abstractmethod
     def limit(self, box: ArrayLike, frame_size: tuple[int, int]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from slt_gym.geometry.base import Geometry, register_geometry
 from slt_gym.geometry.boxes import keep_inside, to_cxcywh
-from slt_gym.geometry.window import Window, crop_window
+from slt_gym.geometry.window import Window, crop_mask, crop_window
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ class SiamRPNGeometry(Geometry):
     ) -> NDArray[np.uint8]:
         """Cut ``window`` out of ``frame``: RGB uint8 ``(3, size, size)``, into ``out`` if given."""
         return crop_window(frame, window, size, fill, out)
+
+    def crop_mask(self, mask: NDArray, window: Window, size: int) -> NDArray[np.bool_]:
+        """Cut ``window`` out of a mask ``(H, W)``: booleans ``(size, size)``, as published."""
+        return crop_mask(mask, window, size)
 
     def limit(self, box: ArrayLike, frame_size: tuple[int, int]) -> NDArray[np.float64]:
         """Keep the centre inside the frame, and each side between ``min_size`` and the frame's.

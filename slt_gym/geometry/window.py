@@ -63,6 +63,36 @@ class Window:
         return math.floor(self.cx - half + 0.5), math.floor(self.cy - half + 0.5)
 
 
+def crop_mask(mask: NDArray, window: Window, size: int) -> NDArray[np.bool_]:
+    """Cut the target's mask out of a frame, as :func:`crop_window` cuts the frame.
+
+    Pixels outside the frame are not the target's. As published (SiamAttn), a crop's pixel is the
+    target's where any part of what it is made of is; in windows that leave the frame, where at
+    least half is: the buffer that they are padded in holds whole numbers.
+
+    Args:
+        mask: Shape ``(H, W)``, booleans, or floats from 0 to 1 (1 on the target).
+        window: The square to cut, frame pixels.
+        size: Side of the crop in pixels.
+
+    Returns:
+        Booleans, shape ``(size, size)``.
+    """
+    (x0, y0), side = window.origin, window.side
+    height, width = mask.shape
+    left, right = max(x0, 0), min(x0 + side, width)
+    top, bottom = max(y0, 0), min(y0 + side, height)
+    if (right - left, bottom - top) == (side, side):
+        patch: NDArray = mask[top:bottom, left:right].astype(np.float32)
+    else:
+        patch = np.zeros((side, side), np.uint8)
+        if left < right and top < bottom:
+            patch[top - y0 : bottom - y0, left - x0 : right - x0] = mask[top:bottom, left:right]
+    if side != size:
+        patch = cv2.resize(patch, (size, size))  # bilinear
+    return np.asarray(patch > 0)
+
+
 def crop_window(
     frame: NDArray[np.uint8],
     window: Window,

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -31,7 +30,7 @@ from slt_gym.agents.siamattn.attention import channel_affinity
 from slt_gym.agents.siamattn.losses import cut_masks
 from slt_gym.agents.siamattn.tracker import SiamAttnTracker
 from slt_gym.envs import make_sb3_env
-from slt_gym.geometry import iou
+from slt_gym.geometry import crop_mask, iou
 
 pytestmark = pytest.mark.slow
 
@@ -183,24 +182,15 @@ def test_boxes_and_masks_are_the_published_ones(
 
 
 def draw_masks(states: States, shapes: list[list[int]]) -> torch.Tensor:
-    """Fill the true boxes of the sampled tracks in masks of the frames, and crop them.
-
-    As in the published code, a mask is resized as floats, or as whole numbers where it is padded.
-    """
+    """Fill the true boxes of the sampled tracks in masks of the frames, and crop them."""
     masks = []
     for row, boxes in zip(states.windows, states.gt, strict=True):
         for k in (2, 3):
-            height, width = shapes[k - 2][:2]
+            mask = np.zeros(shapes[k - 2][:2], bool)
             x, y, w, h = boxes[k].astype(int)
-            mask = np.zeros((height, width), np.float32)
-            mask[y : y + h, x : x + w] = 1
-            side, (x0, y0) = row[k].side, row[k].origin
-            if min(x0, y0) < 0 or x0 + side > width or y0 + side > height:
-                mask = mask.astype(np.uint8)
-            padded = np.pad(mask, side)
-            patch = padded[y0 + side : y0 + 2 * side, x0 + side : x0 + 2 * side]
-            masks.append(cv2.resize(patch, (255, 255)) > 0)
-    return torch.from_numpy(np.array(masks)).float()
+            mask[y : y + h, x : x + w] = True
+            masks.append(crop_mask(mask, row[k], 255))
+    return torch.from_numpy(np.array(masks))
 
 
 @dataclass

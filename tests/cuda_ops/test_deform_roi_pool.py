@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from slt_gym.cuda_ops import deform_roi_pool
 
@@ -81,6 +83,40 @@ def test_values_are_those_of_a_loop_over_samples(size: int, shifted: bool) -> No
     np.testing.assert_allclose(pooled.numpy(), expected, rtol=1e-9, atol=1e-12)
     if not shifted:
         assert (pooled[3] == 0).all()  # wholly outside
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    roi=st.tuples(*[st.floats(-30, 90)] * 4),
+    moved=st.lists(st.floats(-8, 8), min_size=8, max_size=8),
+    size=st.sampled_from([1, 2]),
+    samples=st.sampled_from([1, 2, 4]),
+)
+def test_values_are_those_of_a_loop_anywhere(
+    roi: tuple[float, ...], moved: list[float], size: int, samples: int
+) -> None:
+    features = np.random.default_rng(2).standard_normal((2, 2, 9, 8))
+    rois = np.array([[1.0, *roi]])
+    offset = np.array(moved).reshape(1, 2, 2, 2)[..., :size, :size]
+    pooled = deform_roi_pool(
+        *map(torch.from_numpy, (features, rois, offset)),
+        output_size=size,
+        spatial_scale=9 / 64,
+        samples=samples,
+    )
+    expected = pool_by_hand(features, rois, offset, size, 9 / 64, samples)
+    np.testing.assert_allclose(pooled.numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bits_are_pooled_in_single_precision(dtype: torch.dtype) -> None:
+    rng = np.random.default_rng(3)
+    features = torch.from_numpy(rng.standard_normal((2, 3, 9, 8))).to(dtype)
+    rois = torch.from_numpy(ROIS)
+    pooled = deform_roi_pool(features, rois, output_size=3, spatial_scale=9 / 64)
+    exact = deform_roi_pool(features.float(), rois, output_size=3, spatial_scale=9 / 64)
+    assert pooled.dtype == dtype
+    torch.testing.assert_close(pooled, exact.to(dtype), rtol=0, atol=0)
 
 
 def test_gradients_are_finite_differences() -> None:

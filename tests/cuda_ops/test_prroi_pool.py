@@ -115,6 +115,19 @@ def test_gradients_are_the_finite_differences(surface: torch.Tensor, bins: int) 
     )
 
 
+def test_gradients_reach_the_boxes_own_images(surface: torch.Tensor) -> None:
+    names = ("inside", "outside", "over the border", "inverted", "below a pixel")
+    boxes = torch.tensor([BOXES[name] for name in names], dtype=torch.float64) + 0.0137
+    image = torch.tensor([[1.0], [0], [0], [1], [1]], dtype=torch.float64)
+    features = surface[:, :1].clone().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda f, b: prroi_pool(f, torch.cat([image, b], dim=1), 2, 1.0),
+        (features, boxes.requires_grad_()),
+        eps=1e-7,
+        atol=1e-5,
+    )
+
+
 def test_the_gradient_on_a_cell_is_the_surfaces_own(surface: torch.Tensor) -> None:
     # d/dx2 of the mean over [x1, x2] is (value at x2 - mean) / length, also where x2 is a cell.
     box = torch.tensor([[[1.0, 1.0, 4.0, 3.0]]], dtype=torch.float64, requires_grad=True)

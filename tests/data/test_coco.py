@@ -65,6 +65,69 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "COCO"
 
 
+def add_segmentations(data: dict[str, Any], **segmentations: Any) -> dict[str, Any]:
+    """Put segmentations, by the annotations' numbers, and the images' sizes into a file."""
+    for image in data["images"]:
+        image.update(width=16, height=12)
+    for row in data["annotations"]:
+        row["segmentation"] = segmentations.get(f"n{row['id']}", row["segmentation"])
+    return data
+
+
+def test_masks_of_polygons_and_runs(tmp_path: Path):
+    # Two polygons; runs column by column, plain and compressed; nothing.
+    data = add_segmentations(
+        content(),
+        n1768=[[1, 2, 5, 2, 5, 8, 1, 8], [8.0, 3.0, 10.0, 3.0, 10.0, 4.0, 8.0, 4.0]],
+        n40={"counts": [0, 3, 9, 3, 177], "size": [12, 16]},
+        n42=[],
+        n900100={"counts": "61X13mN", "size": [12, 16]},  # 6, 1, 40, 4, 5
+    )
+    path = write(tmp_path, "train2017", data)
+    dataset = COCODataset(tmp_path)
+    expected = np.zeros((4, 12, 16), bool)
+    expected[0, 2:8, 1:5] = expected[0, 3, 8:10] = True
+    expected[1, :3, :2] = True
+    for pixel in (6, 47, 48, 49, 50):
+        expected[3, pixel % 12, pixel // 12] = True
+    for sequence, mask in zip(dataset, expected, strict=True):
+        found = sequence.read_mask(0)
+        if sequence.name.endswith("-42"):
+            assert found is None
+        else:
+            np.testing.assert_array_equal(found, mask)
+            assert found.shape == sequence.read(0).shape[:2]
+    with pytest.raises(FrameError, match="no frame 1"):
+        dataset[0].read_mask(1)
+    # A second opening reads the index, not the file.
+    state = path.stat()
+    path.write_bytes(b" " * state.st_size)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    np.testing.assert_array_equal(COCODataset(tmp_path)[0].read_mask(0), expected[0])
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "reason"),
+    [
+        ([[1, 2, 3, 4]], "less than three points"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "ValueError"),
+        ({"counts": [0, 200], "size": [12, 16]}, "do not fit into 192"),
+        ({"size": [12, 16]}, "KeyError: 'counts'"),
+        ("polygon", "gives no mask"),
+    ],
+)
+def test_segmentations_that_are_none(tmp_path: Path, segmentation: Any, reason: str):
+    write(tmp_path, "train2017", add_segmentations(content(), n40=segmentation))
+    dataset = COCODataset(tmp_path)
+    with pytest.raises(AnnotationError, match=rf"train2017\.json, annotation 40.*{reason}"):
+        dataset[0].read_mask(0)
+
+
+def test_polygons_of_images_without_a_size(root: Path):
+    with pytest.raises(AnnotationError, match="no width and height"):
+        COCODataset(root)[0].read_mask(0)
+
+
 NAMES = ["000000581929-1768", "000000000009-40", "000000000009-42", "000000000025-900100"]
 
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -47,6 +49,16 @@ class Painted(Sequence):
         # Tells the frames apart.
         frame[:4, :4] = t
         return frame
+
+
+class Masked(Painted):
+    """Knows the target's pixels in its odd frames."""
+
+    def read_mask(self, t: int) -> np.ndarray | None:
+        mask = np.zeros((120, 160), bool)
+        x, y, w, h = self.boxes[t].astype(int)
+        mask[y : y + h, x : x + w] = True
+        return mask if t % 2 else None
 
 
 class Gallery(SequenceDataset):
@@ -368,3 +380,33 @@ def test_a_test_split_is_not_trained_on() -> None:
 def test_wrong_batch_sizes_are_refused() -> None:
     with pytest.raises(InvalidArgumentError, match=r"batch_size is 0: it must be at least 1"):
         PairSampler(make_dataset(), TransTGeometry(), 0, 0)
+
+
+@pytest.mark.parametrize("flip", ["flip_probability", "search_flip_probability"])
+def test_masks_are_cut_like_the_search_crops(flip: str) -> None:
+    sequences: list[Sequence] = [Masked(s.name, s.boxes) for s in make_dataset().sequences]
+    plain = replace(SIAMATTN_PAIRS, colour_probability=0.0, blur_probability=0.0)
+    config = replace(plain, **{flip: 0.5})
+    geometry = get_geometry("siamattn-tiny")
+    without, batch = (
+        PairSampler(Gallery(sequences), geometry, 128, 0, config, masks=masks).batch(0)
+        for masks in (False, True)
+    )
+    assert without.mask is None
+    assert without.has_mask is None
+    np.testing.assert_array_equal(batch.search, without.search)
+    np.testing.assert_array_equal(batch.gt_box, without.gt_box)
+    assert batch.mask is not None
+    assert batch.has_mask is not None
+    assert batch.mask.shape == (128, 127, 127)
+    # In odd frames, of positive pairs.
+    assert 32 < batch.has_mask.sum() < 96
+    assert not (batch.has_mask & batch.negative).any()
+    assert not batch.mask[~batch.has_mask].any()
+    for mask, crop in zip(batch.mask[batch.has_mask], batch.search[batch.has_mask], strict=True):
+        # A target is brighter than what is around it.
+        painted = (crop[:2].max(axis=0) > 200).astype(np.uint8)
+        near = cv2.dilate(painted, np.ones((9, 9), np.uint8)) > 0
+        assert painted.sum() > 100
+        assert mask[painted > 0].all()
+        assert not (mask & ~near).any()

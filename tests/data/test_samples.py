@@ -98,6 +98,14 @@ def test_the_reader_finds_what_was_written(name: str, split: str, sample: Write)
             errors = [difference(sequence.read(t), source.read(k)) for k in range(LENGTH)]
             assert np.argmin(errors) == t
             assert errors[t] < 8
+        mask, expected = sequence.read_mask(0), source.read_mask(0)
+        if name in ("coco", "vot2020"):
+            assert mask is not None
+            assert expected is not None
+            assert expected.any()
+            assert (mask != expected).sum() <= 0.02 * expected.sum()
+        else:
+            assert mask is None
 
 
 def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import pickle
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from slt_gym.data.sequence import Sequence
 from slt_gym.data.synthetic import SyntheticConfig, SyntheticDataset
 from slt_gym.data.synthetic.motion import bounce, ornstein_uhlenbeck, unbounce, wander
-from slt_gym.data.synthetic.render import render_mask
+from slt_gym.data.synthetic.render import render, render_mask
 from slt_gym.data.synthetic.shapes import hidden_fractions
 from slt_gym.errors import FrameError, InvalidArgumentError
 from slt_gym.geometry import iou
@@ -195,6 +196,61 @@ def test_occlusion_agrees_with_full_size_masks():
             assert sequence.attributes["occlusion"][t] == pytest.approx(expected, abs=0.05)
             checked += 1
     assert checked > 15
+
+
+def test_masks_are_the_pixels_that_the_target_colours():
+    # A black and a white target make the same picture but for its mask.
+    sharp = {"illumination": 0.0, "blur": 0.0, "noise": 0.0, "width": 160, "height": 120}
+    occluded = 0
+    for sequence in SyntheticDataset("val", num_sequences=8, occluders=5, **sharp):
+        sequence.read(0)
+        textures = sequence._cache.get(sequence.name)
+        scene, target = sequence.scene, sequence.scene.target
+        black, white = (
+            dataclasses.replace(
+                textures,
+                sprites=tuple(
+                    [np.full_like(level, value) for level in sprite] if k == target else sprite
+                    for k, sprite in enumerate(textures.sprites)
+                ),
+                second=[np.full_like(level, value) for level in textures.second],
+            )
+            for value in (0, 255)
+        )
+        times = np.argsort(-sequence.attributes["occlusion"] * sequence.visible)[:2]
+        for t in (0, *times):
+            mask = sequence.read_mask(t)
+            assert mask.shape == (120, 160)
+            dark, light = (
+                render(scene, pixels, sequence.config, t)[..., 0].astype(int)
+                for pixels in (black, white)
+            )
+            clear = abs(light - dark - 127.5) > 4
+            np.testing.assert_array_equal(mask[clear], (light - dark > 127.5)[clear])
+            assert clear.mean() > 0.98
+            occluded += sequence.attributes["occlusion"][t] > 0.1
+    assert occluded >= 4
+
+
+def test_masks_fill_the_boxes_of_targets_in_view():
+    checked = 0
+    for sequence in SyntheticDataset("test", num_sequences=8):
+        for t in range(0, 64, 9):
+            mask = sequence.read_mask(t)
+            x, y, w, h = sequence.boxes[t]
+            hidden = sequence.attributes["hidden"][t]
+            inside = np.zeros_like(mask)
+            inside[max(int(y) - 1, 0) : int(y + h) + 2, max(int(x) - 1, 0) : int(x + w) + 2] = True
+            assert not (mask & ~inside).any()
+            if hidden == 0:
+                rows, columns = np.nonzero(mask)
+                extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+                np.testing.assert_allclose(extent, [x, y, x + w, y + h], atol=1.6)
+                assert 0.3 < mask.sum() / (w * h) <= 1.02
+                checked += 1
+    assert checked > 20
+    with pytest.raises(FrameError, match="no frame 64"):
+        sequence.read_mask(64)
 
 
 def test_hidden_fractions_of_squares():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slt_gym.data import ImageSequence, open_dataset
-from slt_gym.data.vot import VOT2018Dataset, VOT2020Dataset, _find_mask_box
+from slt_gym.data.vot import VOT2018Dataset, VOT2020Dataset, _find_mask_box, _parse_mask
 from slt_gym.errors import AnnotationError, DatasetNotFoundError, FrameError, InvalidArgumentError
 
 # A square of side 2 about (10, 20), upright and turned by 45 degrees.
@@ -116,6 +116,19 @@ def test_masks(tmp_path: Path, write_frames):
     assert "anchor" not in VOT2020Dataset(tmp_path)[0].attributes
 
 
+def test_masks_lie_in_their_frames(tmp_path: Path, write_frames):
+    # The frames have 12 rows and 16 columns; what of a mask is outside is cut off.
+    rows = ["m10,8,4,3,5,2,2,2", "m0,0,0,0", "m-1,-2,3,4,3,9", "m14,10,4,4,0,16", "m20,0,2,2,0,4"]
+    write_sequence(tmp_path, "a", write_frames, rows)
+    expected = np.zeros((5, 12, 16), bool)
+    expected[0, 9:11, 11:13] = expected[2, :2, :2] = expected[3, 10:, 14:] = True
+    (sequence,) = VOT2020Dataset(tmp_path)
+    for t, mask in enumerate(expected):
+        np.testing.assert_array_equal(sequence.read_mask(t), mask)
+    write_sequence(tmp_path / "2018", "a", write_frames, [join(UPRIGHT)])
+    assert VOT2018Dataset(tmp_path / "2018")[0].read_mask(0) is None
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.02, 0.9))
 def test_the_box_is_that_of_the_decoded_mask(seed: int, share: float):
@@ -130,7 +143,7 @@ def test_the_box_is_that_of_the_decoded_mask(seed: int, share: float):
             value = not value
         runs[-1] += 1
     line = "m" + ",".join(map(str, [x, y, width, height, *runs]))
-    box = _find_mask_box(Path("groundtruth.txt"), 1, line)
+    box = _find_mask_box(_parse_mask(Path("groundtruth.txt"), 1, line))
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     expected = (0, 0, 0, 0)
     if mask.any():

@@ -220,3 +220,56 @@ def test_choices_of_every_integer_type_pass() -> None:
 def test_refuses_wrong_choices(action: Any, shape: tuple, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         check_choice(action, 11, shape)
+
+
+@given(BOXES, NUMBERS)
+def test_delta_encode_undoes_decode(box: np.ndarray, numbers: np.ndarray) -> None:
+    form = DeltaForm()
+    np.testing.assert_allclose(form.encode(form.decode(numbers, box), box), numbers, atol=1e-6)
+    far = form.encode(box * [1, 1, 8, 8] + [100, 0, 0, 0], box)
+    assert far.dtype == np.float32
+    np.testing.assert_array_equal(far[[0, 2, 3]], 1)  # cut
+
+
+@given(BOXES, st.integers(0, 728))
+def test_proposals_encode_finds_a_listed_box(box: np.ndarray, choice: int) -> None:
+    form = ProposalsForm()
+    named = form.decode(form.encode(form.decode(choice, box), box), box)
+    np.testing.assert_allclose(named, form.decode(choice, box), atol=1e-6)
+
+
+@given(BOXES, BOXES)
+def test_encode_takes_the_most_overlap(target: np.ndarray, box: np.ndarray) -> None:
+    form = ProposalsForm(grid=3)
+    overlaps = iou(form.propose(box), target)
+    chosen = form.encode(target, box)
+    if overlaps.max() > 0:
+        assert overlaps[chosen] == overlaps.max()
+    else:  # none reaches it: the nearest
+        apart = to_cxcywh(form.propose(box))[:, :2] - to_cxcywh(target)[:2]
+        distances = np.linalg.norm(apart, axis=1)
+        assert distances[chosen] == distances.min()
+
+
+@given(BOXES, st.tuples(st.floats(-0.2, 0.2), st.floats(-0.2, 0.2)), st.floats(0.8, 1.25))
+def test_moves_encode_comes_nearer_with_every_move(
+    box: np.ndarray, shift: tuple[float, float], factor: float
+) -> None:
+    form = MovesForm(max_moves=60)
+    target = to_cxcywh(box)
+    target[:2] += np.array(shift) * box[2:]
+    target[2:] *= factor
+    target[:2] -= target[2:] / 2
+    taken: list[int] = []
+    overlaps = [float(iou(box, target))]
+    while not taken or not form.ends_frame(taken):
+        taken.append(form.encode(target, box))
+        box = form.decode(taken[-1], box)
+        overlaps.append(float(iou(box, target)))
+    assert taken[-1] == STOP
+    assert np.all(np.diff(overlaps[:-1]) > 0)
+    assert overlaps[-1] > 0.85
+
+
+def test_box_encode_is_the_box() -> None:
+    np.testing.assert_array_equal(BoxForm().encode(BOX, BOX + 1), box_to_action(BOX))

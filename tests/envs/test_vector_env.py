@@ -333,7 +333,7 @@ def test_autoreset_mode_by_any_name(memory: Memory, mode: Any, expected: Autores
         ),
         ({"threads": -1}, r"'threads'.* is -1"),
         ({"autoreset_mode": "never"}, r"unknown autoreset_mode 'never'.*disabled, next_step"),
-        ({"trackz_per_clip": 2}, r"unknown argument.*did you mean 'tracks_per_clip'"),
+        ({"trackz_per_clip": 2}, r"unexpected keyword argument.*did you mean 'tracks_per_clip'"),
         ({"reward": "iou"}, r"unknown reward 'iou'"),
     ],
 )

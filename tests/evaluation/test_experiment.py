@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import gymnasium as gym
@@ -96,6 +98,32 @@ def test_track_split_does_not_depend_on_the_sharding(base, parallel):
     for name, result in alone.items():
         np.testing.assert_allclose(together["two"][name].boxes, result.boxes, atol=1e-2)
     assert not np.allclose(aucs(together["one"]), aucs(together["two"]))
+
+
+def test_track_split_divides_the_sequences_among_processes(base, monkeypatch):
+    alone = track_split({"a": policy(base)}, "SLTTrack-Synthetic-v0", parallel=2, **TEST)["a"]
+    for count in (2, 7):  # of five sequences
+        shared, local, barrier = {}, threading.local(), threading.Barrier(count)
+
+        class OneOf(Processes):
+            def gather(self, value, shared=shared, barrier=barrier):
+                shared[self.rank] = value
+                barrier.wait(60)
+                return [shared[rank] for rank in range(self.count)]
+
+        def run(rank, count=count, local=local, cls=OneOf):
+            local.processes = cls(rank, count)
+            return track_split({"a": policy(base)}, "SLTTrack-Synthetic-v0", parallel=2, **TEST)
+
+        monkeypatch.setattr(Processes, "join", staticmethod(lambda local=local: local.processes))
+        with ThreadPoolExecutor(count) as pool:
+            results = list(pool.map(run, range(count)))
+        tracked = [set(shared[rank][0]) for rank in range(count)]
+        assert sorted(name for names in tracked for name in names) == sorted(alone)
+        for result in results:
+            assert list(result["a"]) == list(alone)
+            for name, expected in alone.items():
+                np.testing.assert_allclose(result["a"][name].boxes, expected.boxes, atol=1e-2)
 
 
 def test_track_split_refuses_the_training_split(base):

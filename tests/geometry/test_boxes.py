@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slt_gym.geometry import from_corners, from_cxcywh, iou, is_valid, to_corners, to_cxcywh
+from slt_gym.geometry.boxes import keep_inside
 
 coordinate = st.floats(-1e4, 1e4)
 length = st.floats(0, 1e4)
@@ -90,3 +93,28 @@ def test_validity_is_finite_and_positive() -> None:
     ]
     assert is_valid(boxes).tolist() == [True, True, False, False, False, False]
     assert is_valid(boxes[0])
+
+
+@given(box=st.tuples(*[st.floats(allow_nan=True, allow_infinity=True)] * 4))
+def test_validity_of_any_numbers(box: tuple[float, ...]) -> None:
+    expected = all(map(math.isfinite, box)) and box[2] > 0 and box[3] > 0
+    assert bool(is_valid(box)) == expected
+    assert is_valid([box, box]).tolist() == [expected] * 2
+
+
+@given(
+    box=box,
+    size=st.tuples(st.integers(1, 900), st.integers(1, 900)),
+    min_size=st.floats(0.5, 50),
+)
+@settings(deadline=None)
+def test_boxes_kept_inside(box: tuple[float, ...], size: tuple[int, int], min_size: float) -> None:
+    kept = to_cxcywh(keep_inside(box, size, min_size))
+    limit = np.array(size)
+    assert (kept[:2] >= -1e-9).all()
+    assert (kept[:2] <= limit + 1e-9).all()
+    assert (kept[2:] <= limit + 1e-9).all()
+    assert (kept[2:] >= np.minimum(min_size, limit) - 1e-9).all()
+    np.testing.assert_allclose(
+        to_cxcywh(keep_inside(from_cxcywh(kept), size, min_size)), kept, atol=1e-9
+    )

@@ -68,3 +68,20 @@ def test_the_padding_is_the_mean_colour_cut_to_whole_numbers() -> None:
     frame = np.zeros((2, 2, 3), np.uint8)
     frame[0, 0] = [255, 7, 3]
     assert SiamRPNGeometry().fill_colour(frame).tolist() == [63, 1, 0]
+
+
+@given(
+    box=st.tuples(*[st.floats(-1e4, 1e4)] * 2, *[st.floats(0, 1e4)] * 2),
+    size=st.tuples(st.integers(1, 900), st.integers(1, 900)),
+)
+@settings(deadline=None)
+def test_limited_estimates_stay_limited(box: tuple[float, ...], size: tuple[int, int]) -> None:
+    geometry = SiamRPNGeometry()
+    limited = geometry.limit(box, size)
+    cx, cy, w, h = to_cxcywh(limited)
+    assert -1e-9 <= cx <= size[0] + 1e-9
+    assert -1e-9 <= cy <= size[1] + 1e-9
+    assert min(10, size[0]) - 1e-9 <= w <= size[0] + 1e-9
+    assert min(10, size[1]) - 1e-9 <= h <= size[1] + 1e-9
+    np.testing.assert_allclose(geometry.limit(limited, size), limited, atol=1e-9)
+    assert geometry.search_window(limited, size).side >= 1

@@ -235,3 +235,85 @@ def test_published_windows_of_a_real_sequence(shared: Path) -> None:
         # Translations are whole cells of the window.
         cells = np.array(row["translation"]) / (16 * window.side / 352)
         np.testing.assert_allclose(cells, np.rint(cells), atol=1e-4)
+
+
+box = st.tuples(st.floats(-50, 300), st.floats(-50, 200), st.floats(2, 150), st.floats(2, 150))
+
+
+@settings(max_examples=60, deadline=None)
+@given(box=box)
+def test_the_template_box_is_that_of_the_template_window(box: tuple[float, ...]) -> None:
+    window = GEOMETRY.template_window(box)
+    assert abs(window.side - 2 * 6 * (box[2] * box[3]) ** 0.5) <= window.step
+    difference = GEOMETRY.template_box(box) - window.to_crop(box)
+    # Rounded centre and side: up to a step of pixels beside each other.
+    assert np.abs(difference * window.side).max() <= 2 * window.step
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    position=st.tuples(st.floats(-50, 250), st.floats(-50, 200)),
+    scale=st.floats(0.02, 3),
+    frame=st.tuples(st.integers(60, 300), st.integers(60, 200)),
+)
+def test_windows_read_every_step_of_the_frame(
+    position: tuple[float, float], scale: float, frame: tuple[int, int]
+) -> None:
+    window = GEOMETRY.window_at(position, scale, frame)
+    for index, length in zip(window.indices(frame), frame, strict=True):
+        assert len(index) == window.side // window.step
+        assert index.min() >= 0
+        assert index.max() < length
+        assert set(np.diff(index)) <= {0, window.step}  # 0: the border is repeated
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    centre=st.tuples(st.integers(-40, 120), st.integers(-40, 100)),
+    side=st.integers(1, 60),
+    size=st.sampled_from([1, 16, 33]),
+)
+def test_a_crop_is_a_slice_of_the_frame_with_its_border_repeated(
+    centre: tuple[int, int], side: int, size: int
+) -> None:
+    frame = draw_frame(88, 64)
+    cx, cy = (c + side % 2 / 2 for c in centre)
+    padded = cv2.copyMakeBorder(frame, 150, 150, 150, 150, cv2.BORDER_REPLICATE)
+    top, left = int(cy - side / 2) + 150, int(cx - side / 2) + 150
+    patch = padded[top : top + side, left : left + side].astype(np.float32)
+    expected = patch if side == size else cv2.resize(patch, (size, size))
+    crop = crop_float(frame, Window(cx, cy, side), size)
+    np.testing.assert_array_equal(crop, expected.transpose(2, 0, 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    position=st.tuples(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4)),
+    size=st.tuples(st.floats(0, 500), st.floats(0, 500)),
+)
+def test_limited_positions_are_near_the_frame(
+    position: tuple[float, float], size: tuple[float, float]
+) -> None:
+    limited = GEOMETRY.limit_position(position, size, (360, 240))
+    reach = 0.3 * np.array(size)
+    assert (limited >= -reach).all()
+    assert (limited <= np.array([360, 240]) + reach).all()
+    free = (limited > -reach) & (limited < np.array([360, 240]) + reach)
+    np.testing.assert_array_equal(limited[free], np.array(position)[free])
+
+
+@settings(max_examples=60, deadline=None)
+@given(w=st.floats(0.01, 500), h=st.floats(0.01, 500), factor=st.floats(0.1, 10))
+def test_the_scale_goes_with_the_mean_side(w: float, h: float, factor: float) -> None:
+    scale = GEOMETRY.target_scale((3, 4, w, h))
+    assert scale == pytest.approx(6 * (w * h) ** 0.5 / 352)
+    assert GEOMETRY.target_scale((0, 0, factor * w, factor * h)) == pytest.approx(factor * scale)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2), min_size=8, max_size=8))
+def test_random_shifts_stay_within_their_range(draws: list[tuple[float, float]]) -> None:
+    shifts = GEOMETRY.initial_shifts(draws)
+    assert (np.abs(shifts[5:]) <= 352 / 3 / 2).all()
+    # Such that every sample is cut from within the patch.
+    assert (np.abs(shifts) <= (704 - 352) / 2).all()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slt_gym.errors import InvalidArgumentError
-from slt_gym.geometry import Window, crop_window
+from slt_gym.geometry import Window, crop_mask, crop_window, get_geometry
 
 FRAME = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
 FILL = np.array([11, 99, 200], np.uint8)
@@ -96,3 +96,33 @@ def test_a_window_outside_the_frame_shows_the_fill_colour() -> None:
 def test_a_wrong_output_array_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match=r"\(3, 8, 8\): needed is \(3, 16, 16\)"):
         crop_window(FRAME, Window(20, 20, 16), 16, FILL, np.zeros((3, 8, 8), np.uint8))
+
+
+MASK = FRAME[..., 0] > 200
+
+
+@given(view=window, size=st.integers(1, 64))
+@settings(deadline=None)
+def test_masks_are_cropped_the_published_way(view: Window, size: int) -> None:
+    x0, y0 = view.origin
+    inside = x0 >= 0 and y0 >= 0 and x0 + view.side <= 56 and y0 + view.side <= 40
+    margin = 300
+    padded = np.pad(MASK, margin).astype(np.float32 if inside else np.uint8)
+    patch = padded[y0 + margin :, x0 + margin :][: view.side, : view.side]
+    crop = crop_mask(MASK, view, size)
+    assert crop.dtype == bool
+    np.testing.assert_array_equal(crop, cv2.resize(patch, (size, size)) > 0)
+    np.testing.assert_array_equal(crop_mask(MASK.astype(np.float32), view, size), crop)
+    np.testing.assert_array_equal(get_geometry("siamattn").crop_mask(MASK, view, size), crop)
+
+
+def test_a_mask_has_the_pixels_of_its_crop() -> None:
+    frame = np.repeat(MASK[..., None], 3, axis=2).astype(np.uint8)
+    for view in (Window(28, 20, 20), Window(3, 38, 17), Window(-400, 20, 30)):
+        seen = crop_window(frame, view, view.side, np.zeros(3, np.uint8))[0]
+        np.testing.assert_array_equal(crop_mask(MASK, view, view.side), seen > 0)
+
+
+def test_geometries_of_trackers_without_masks_cut_none() -> None:
+    with pytest.raises(InvalidArgumentError, match="TransTGeometry cuts no masks"):
+        get_geometry("transt").crop_mask(MASK, Window(28, 20, 20), 8)

@@ -44,6 +44,7 @@ class SiamAttnConfig(SiamRPNppConfig):
         mask_pool: Bins along one side of the regions that are segmented.
         offset_width: Inner width of the layers that place the bins.
         refine_width: Inner width of the layers that refine.
+        mask_stride: Every so many-th of a crop's 16 sampled regions learns a mask.
         mask_threshold: Probability above which a pixel is the target's; 0.45 with ``centre_mask``.
         centre_mask: Measure a mask's log-odds from their mean (SLT-SiamAttn).
     """
@@ -56,11 +57,13 @@ class SiamAttnConfig(SiamRPNppConfig):
     mask_pool: int = 16  # SiamAttn
     offset_width: int = 1024  # SiamAttn
     refine_width: int = 512  # SiamAttn
+    mask_stride: int = 1  # SiamAttn
     mask_threshold: float = 0.2  # SiamAttn
     centre_mask: bool = False
 
 
-SIAMATTN_TINY = SiamAttnConfig(**TINY, mask_pool=8, offset_width=64, refine_width=64)
+# A laptop's size: the mask head is the dearest part of a training step, for each region.
+SIAMATTN_TINY = SiamAttnConfig(**TINY, mask_pool=8, mask_stride=4, offset_width=64, refine_width=64)
 
 
 @dataclass
@@ -79,7 +82,7 @@ class RefinableProposals(AnchorProposals):
 class SiamAttn(SiamRPNpp):
     """SiamRPN++ on features that attend to each other, with refined boxes and masks."""
 
-    # SLT-SiamAttn; the mask's loss is 0 where there are no masks to learn from.
+    # SLT-SiamAttn; the mask's loss is 0 where no crop's mask is known.
     slt_weights: ClassVar[Mapping[str, float]] = {
         "policy": 1.0,
         "regression": 0.5,
@@ -93,6 +96,7 @@ class SiamAttn(SiamRPNpp):
         "mask": 0.2,
     }  # SiamAttn
     pretraining_pairs: ClassVar[PairConfig] = SIAMATTN_PAIRS
+    mask_losses: ClassVar[frozenset[str]] = frozenset({"mask"})
 
     config: SiamAttnConfig
 
@@ -169,6 +173,18 @@ class SiamAttn(SiamRPNpp):
         corner = refined[:, :2] - refined[:, 2:] / 2
         return self.smooth(proposals, index, torch.cat([corner, refined[:, 2:]], dim=1), box)
 
+    def training_losses(
+        self,
+        proposals: Proposals,
+        gt_box: Tensor,
+        rng: Draws,
+        other_box: Tensor | None = None,
+        mask: Tensor | None = None,
+        has_mask: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute :meth:`losses`, with draws of ``rng``."""
+        return self.losses(proposals, gt_box, rng, other_box, mask, has_mask)
+
     def losses(
         self,
         proposals: Proposals,
@@ -199,7 +215,7 @@ class SiamAttn(SiamRPNpp):
         losses["refinement"] = refinement_loss(self.refine(proposals, regions.rois), regions)
         losses["mask"] = proposals.scores.new_zeros(())
         if mask is not None:
-            rois = regions.rois
+            rois = regions.rois[:: self.config.mask_stride]
             if has_mask is not None:
                 rois = rois[has_mask[rois[:, 0].long()]]
             if len(rois):

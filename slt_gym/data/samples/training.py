@@ -133,14 +133,16 @@ def write_coco(root: Path, source: Source) -> Written:
             size = {"width": source.width, "height": source.height}
             images.append({"id": image_id, "file_name": file, "license": 1, **size})
             x, y, w, h = np.round(sequence.boxes[0], 2).tolist()
-            outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+            # Nothing covers the target in a first frame: its outline is its mask's.
+            target = sequence.scene.things[sequence.scene.target]
+            outline = target.shape.pose(target.track, slice(0, 1)).reshape(-1).tolist()
             annotations.append(
                 {
                     "id": annotation_id,
                     "image_id": image_id,
                     "category_id": 1,
                     "bbox": [x, y, w, h],
-                    "area": round(w * h, 2),
+                    "area": float(np.count_nonzero(sequence.read_mask(0))),
                     "iscrowd": 0,
                     "segmentation": [[round(value, 2) for value in outline]],
                 }

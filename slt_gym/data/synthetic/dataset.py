@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from slt_gym.data.sequence import Sequence, SequenceDataset
 from slt_gym.data.synthetic.config import SyntheticConfig, check_number
-from slt_gym.data.synthetic.render import Textures, draw_textures, render
+from slt_gym.data.synthetic.render import (
+    Textures,
+    draw_textures,
+    render,
+    render_target_mask,
+)
 from slt_gym.data.synthetic.scene import MIN_VISIBLE_FRACTION, write_scene
 from slt_gym.errors import FrameError, unknown
 
@@ -53,7 +58,8 @@ class SyntheticSequence(Sequence):
     """A procedural video, drawn frame by frame as it is read.
 
     Its boxes are exact: the extent of the target's silhouette, also where it is hidden or outside
-    the frame. ``visible`` is False where less than 15% of the silhouette can be seen.
+    the frame. ``visible`` is False where less than 15% of the silhouette can be seen. Masks are of
+    the pixels that can be seen.
 
     Frames may be read in any order and from several threads; each is a function of the seed, the
     split, the index and the config alone. Textures are drawn at the first read.
@@ -95,14 +101,22 @@ class SyntheticSequence(Sequence):
 
     def read(self, t: int) -> NDArray[np.uint8]:
         """Draw frame ``t``: RGB uint8, shape ``(height, width, 3)``."""
-        if not -len(self) <= t < len(self):
-            raise FrameError(f"{self.name!r} has no frame {t}: it has {len(self)} frames")
+        t = self._check(t)
         textures = self._cache.get(self.name)
         if textures is None:
             # Two threads may both draw them: they draw the same.
             textures = draw_textures(self._generator(_PIXELS), self.scene, self.config)
             self._cache.put(self.name, textures)
-        return render(self.scene, textures, self.config, t % len(self))
+        return render(self.scene, textures, self.config, t)
+
+    def read_mask(self, t: int) -> NDArray[np.bool_]:
+        """Return which pixels of frame ``t`` the target makes at least half of."""
+        return render_target_mask(self.scene, self.config, self._check(t))
+
+    def _check(self, t: int) -> int:
+        if not -len(self) <= t < len(self):
+            raise FrameError(f"{self.name!r} has no frame {t}: it has {len(self)} frames")
+        return t % len(self)
 
 
 class SyntheticDataset(SequenceDataset):

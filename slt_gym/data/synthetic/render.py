@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from slt_gym.data.masks import fill_outlines, find_extent
 from slt_gym.data.synthetic.config import SyntheticConfig
 from slt_gym.data.synthetic.motion import FloatArray
 from slt_gym.data.synthetic.scene import CANVAS_MARGIN, NOISE_MARGIN, Scene, Thing
-from slt_gym.data.synthetic.shapes import fill
 from slt_gym.data.synthetic.textures import (
     LEVELS,
     NOISE_STD,
@@ -78,8 +79,31 @@ def render(scene: Scene, textures: Textures, config: SyntheticConfig, t: int) ->
 
 def render_mask(thing: Thing, config: SyntheticConfig, t: int) -> Image:
     """Draw an object's silhouette alone: uint8, 255 inside, shape ``(height, width)``."""
-    outline = thing.shape.pose(thing.track, slice(t, t + 1))[0]
-    return fill(outline, (0, 0, config.width, config.height))
+    return fill_outlines([_outline(thing, t)], (0, 0, config.width, config.height))
+
+
+def render_target_mask(scene: Scene, config: SyntheticConfig, t: int) -> NDArray[np.bool_]:
+    """Mark the pixels of frame ``t`` that the target makes at least half of: ``(height, width)``.
+
+    Things in front take their share of a pixel, as in :func:`render`; the blur counts for nothing.
+    """
+    mask = np.zeros((config.height, config.width), bool)
+    target = _outline(scene.things[scene.target], t)
+    region = find_extent([target], (config.width, config.height))
+    if region is None:
+        return mask
+    x0, y0, x1, y1 = region
+    share = fill_outlines([target], region).astype(np.float32)
+    for thing in scene.things[scene.target + 1 :]:
+        cover = _outline(thing, t)
+        if (cover.max(axis=0) > (x0, y0)).all() and (cover.min(axis=0) < (x1, y1)).all():
+            share *= 1 - fill_outlines([cover], region) / np.float32(255)
+    mask[y0:y1, x0:x1] = share >= 127.5
+    return mask
+
+
+def _outline(thing: Thing, t: int) -> FloatArray:
+    return thing.shape.pose(thing.track, slice(t, t + 1))[0]
 
 
 def _background(scene: Scene, canvas: Image, config: SyntheticConfig, t: int) -> Image:
@@ -114,16 +138,13 @@ def _level(thing: Thing, t: int) -> int:
 
 def _paste(frame: Image, thing: Thing, t: int, texture: Image) -> None:
     """Draw an object over ``frame``, in place."""
-    outline = thing.shape.pose(thing.track, slice(t, t + 1))[0]
-    height, width = frame.shape[:2]
-    low, high = np.floor(outline.min(axis=0)), np.ceil(outline.max(axis=0))
-    x0, y0 = max(int(low[0]), 0), max(int(low[1]), 0)
-    x1, y1 = min(int(high[0]), width), min(int(high[1]), height)
-    if x0 >= x1 or y0 >= y1:
+    outline = _outline(thing, t)
+    region = find_extent([outline], (frame.shape[1], frame.shape[0]))
+    if region is None:
         return
-    region = (x0, y0, x1, y1)
+    x0, y0, x1, y1 = region
     colour = _warp_sprite(texture, thing, t, region)
-    mask = cv2.cvtColor(fill(outline, region), cv2.COLOR_GRAY2RGB)
+    mask = cv2.cvtColor(fill_outlines([outline], region), cv2.COLOR_GRAY2RGB)
     patch = frame[y0:y1, x0:x1]
     front = cv2.multiply(colour, mask, scale=1 / 255)
     back = cv2.multiply(patch, cv2.bitwise_not(mask), scale=1 / 255)

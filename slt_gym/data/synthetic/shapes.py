@@ -1,10 +1,9 @@
-"""Outlines of objects: drawing them at random, posing them, filling them."""
+"""Outlines of objects: drawing them at random, posing them, measuring what hides them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,8 +16,6 @@ _MODES = np.array([2.0, 3.0, 5.0])
 NUM_MODES = len(_MODES)
 _ANGLES = np.arange(POINTS) * (2 * math.pi / POINTS)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=-1)
-# Masks are filled at this many times the frame's resolution, then averaged.
-_SUPERSAMPLING = 4
 _FRACTION_BITS = 4
 # Hidden fractions are measured on a grid of this many cells a side over the target's box.
 _GRID = 40
@@ -104,25 +101,6 @@ def bounding_boxes(outlines: FloatArray) -> FloatArray:
     """Return the ``(x, y, w, h)`` of outlines ``(..., POINTS, 2)``, shape ``(..., 4)``."""
     low, high = outlines.min(axis=-2), outlines.max(axis=-2)
     return np.concatenate([low, high - low], axis=-1)
-
-
-def fill(outline: FloatArray, region: tuple[int, int, int, int]) -> NDArray[Any]:
-    """Rasterise an outline with soft edges.
-
-    Args:
-        outline: Frame pixels (pixel ``i`` spans ``[i, i + 1)``), shape ``(POINTS, 2)``.
-        region: First column and row of the raster, column and row after its last.
-
-    Returns:
-        Covered fraction of each pixel times 255, uint8, shape ``(y1 - y0, x1 - x0)``.
-    """
-    x0, y0, x1, y1 = region
-    fine = np.zeros(((y1 - y0) * _SUPERSAMPLING, (x1 - x0) * _SUPERSAMPLING), np.uint8)
-    # OpenCV's coordinates are pixel centres, ours pixel edges.
-    points = (outline - (x0, y0)) * _SUPERSAMPLING - 0.5
-    fixed = np.rint(points * (1 << _FRACTION_BITS)).astype(np.int32)
-    cv2.fillPoly(fine, [fixed], 255, shift=_FRACTION_BITS)
-    return cv2.resize(fine, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
 
 
 def hidden_fractions(
