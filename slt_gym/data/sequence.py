@@ -17,6 +17,9 @@ from slt_gym.geometry import is_valid
 
 # Annotations kept in memory by one dataset: LaSOT's 1120 training sequences (90 MB) fit.
 _KEPT_SEQUENCES = 2048
+# libjpeg writes RGB without another pass, from OpenCV 4.11 on. Of other formats, a few are decoded
+# to BGR under this flag, too.
+_JPEG_FLAG: int = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)
 
 
 class Sequence(ABC):
@@ -119,13 +122,17 @@ def decode_frame(data: bytes | memoryview, what: str) -> NDArray[np.uint8]:
     Raises:
         FrameError: It is no image.
     """
-    frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if len(data) else None
+    is_jpeg = data[:2] == b"\xff\xd8"
+    flag = _JPEG_FLAG if is_jpeg else cv2.IMREAD_COLOR
+    frame = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if len(data) else None
     if frame is None:
         raise FrameError(
             f"cannot decode {what}: the file is not a whole JPEG, PNG or other image that OpenCV "
             "reads"
         )
-    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame), np.uint8)
+    if flag == cv2.IMREAD_COLOR:
+        frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame)
+    return np.asarray(frame, np.uint8)
 
 
 def match_lengths(**counts: int) -> tuple[int, list[str]]:

@@ -21,6 +21,7 @@ from slt_gym.envs.rewards import (
     final_reward,
     frame_reward,
     generalised_iou,
+    overlap_suffices,
     success_auc,
     untracked_reward,
 )
@@ -69,6 +70,17 @@ class EpisodeRules:
             # Flat, because Stable-Baselines3 warns of arrays with two dimensions.
             shown["proposals"] = spaces.Box(*BOX_BOUNDS, (proposals.size,), np.float32)
         return spaces.Dict(shown)
+
+    @cached_property
+    def overlap_suffices(self) -> bool:
+        """Whether the reward asks for nothing of a frame but the overlap."""
+        return overlap_suffices(self.reward)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """The shapes and types of an observation's arrays."""
+        shown = self.observation_space.items()
+        return {key: (space.shape or (), np.dtype(space.dtype)) for key, space in shown}
 
     @property
     def action_space(self) -> spaces.Box | spaces.Discrete:
@@ -142,8 +154,7 @@ class Episode:
         geometry = self.rules.geometry
         frame = self.frames.frame(self._observed)
         if out is None:
-            shown = self.rules.observation_space.items()
-            out = {key: np.empty(space.shape or (), space.dtype) for key, space in shown}
+            out = {key: np.empty(*form) for key, form in self.rules.shapes.items()}
         fill, template = self.frames.fill, self.frames.template
         with self.frames.stopwatch.measure("crop"):
             geometry.crop(frame, self.window, geometry.search_size, fill, out["search"])
@@ -230,8 +241,10 @@ class Episode:
         self._sums["overlap"] += overlap
         self._sums["success_50"] += overlap > 0.5
         self._sums["success_75"] += overlap > 0.75
-        gt = self._gt[i]
-        score = FrameScore(overlap, float(iou(self._kept, gt)), generalised_iou(self.box, gt))
+        score = FrameScore(overlap)
+        if not self.rules.overlap_suffices:
+            gt = self._gt[i]
+            score = FrameScore(overlap, float(iou(self._kept, gt)), generalised_iou(self.box, gt))
         return frame_reward(self.rules.reward, score, self._tracked)
 
     def _fail(self) -> float:

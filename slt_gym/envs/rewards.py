@@ -60,15 +60,16 @@ class _Reward(NamedTuple):
 
     of_frame: Callable[[FrameScore], float]
     untracked: float = 0.0
+    overlap_suffices: bool = True
 
 
 _REWARDS = {
     "auc": _Reward(lambda score: success_auc(score.overlap)),
     "overlap": _Reward(lambda score: score.overlap),
     "final_auc": _Reward(lambda score: 0.0),
-    "iou_gain": _Reward(lambda score: score.overlap - score.kept),
+    "iou_gain": _Reward(lambda score: score.overlap - score.kept, overlap_suffices=False),
     # The worst there is, so that to lose the target for good never pays.
-    "giou": _Reward(lambda score: score.giou, untracked=-1.0),
+    "giou": _Reward(lambda score: score.giou, untracked=-1.0, overlap_suffices=False),
     "lost_penalty": _Reward(lambda score: -float(score.overlap == 0.0), untracked=-1.0),
 }
 
@@ -90,6 +91,11 @@ def frame_reward(
         score = FrameScore(score)
     total = sum(w * _REWARDS[name].of_frame(score) for name, w in _weights(reward).items())
     return float(total / frames)
+
+
+def overlap_suffices(reward: str | Mapping[str, float]) -> bool:
+    """Tell whether a reward asks for nothing of a frame but the estimate's overlap."""
+    return all(_REWARDS[name].overlap_suffices for name in _weights(reward))
 
 
 def untracked_reward(reward: str | Mapping[str, float], share: float) -> float:

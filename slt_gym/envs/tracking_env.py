@@ -23,6 +23,7 @@ from slt_gym.envs.arguments import (
 from slt_gym.envs.clips import ClipSource
 from slt_gym.envs.episode import Episode, EpisodeRules, Observation
 from slt_gym.envs.frames import ClipFrames
+from slt_gym.envs.stopwatch import Stopwatch
 
 
 class TrackingEnv(gym.Env[Observation, ArrayLike]):
@@ -201,6 +202,7 @@ class TrackingEnv(gym.Env[Observation, ArrayLike]):
         sequences = open_sequences(dataset, root, split, dataset_options)
         self._source = ClipSource(sequences, length, sampler=sampler, augmentation=augmentation)
         self._episode: Episode | None = None
+        self.stopwatch = Stopwatch()  # the seconds to decode (or draw) frames and to crop them
         self.observation_space = self._rules.observation_space  # type: ignore[assignment]
         self.action_space = self._rules.action_space
 
@@ -235,7 +237,8 @@ class TrackingEnv(gym.Env[Observation, ArrayLike]):
         if seed is not None:
             self._source.restart()
         clip = self._source.choose(options) if options else self._source.next(self.np_random)
-        self._episode = Episode(ClipFrames(clip, self._rules.geometry), self._rules)
+        frames = ClipFrames(clip, self._rules.geometry, stopwatch=self.stopwatch)
+        self._episode = Episode(frames, self._rules)
         return self._episode.observe(), self._episode.start_info()
 
     def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:

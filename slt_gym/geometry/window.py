@@ -63,6 +63,16 @@ class Window:
         return math.floor(self.cx - half + 0.5), math.floor(self.cy - half + 0.5)
 
 
+def mean_colour(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the mean colour of a frame ``(H, W, 3)``, cut (not rounded) to uint8, ``(3,)``.
+
+    What ``np.mean(frame, axis=(0, 1)).astype(np.uint8)`` gives, in a fiftieth of the time: the sums
+    of whole numbers are exact in both.
+    """
+    total = np.array(cv2.sumElems(frame)[:3])
+    return (total / (frame.shape[0] * frame.shape[1])).astype(np.uint8)
+
+
 def crop_window(
     frame: NDArray[np.uint8],
     window: Window,
@@ -84,24 +94,30 @@ def crop_window(
     Returns:
         The crop, RGB uint8, channels first, shape ``(3, size, size)``: ``out`` where it is given.
     """
+    if out is None:
+        out = np.empty((3, size, size), np.uint8)
+    elif out.shape != (3, size, size):
+        raise InvalidArgumentError(f"out has shape {out.shape}: needed is {(3, size, size)}")
     height, width = frame.shape[:2]
     x0, y0 = window.origin
     x1, y1 = x0 + window.side, y0 + window.side
-    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
-        patch = frame[y0:y1, x0:x1]
-    else:
-        patch = np.empty((window.side, window.side, 3), np.uint8)
-        patch[:] = fill
-        left, right = max(x0, 0), min(x1, width)
-        top, bottom = max(y0, 0), min(y1, height)
-        if left < right and top < bottom:
-            patch[top - y0 : bottom - y0, left - x0 : right - x0] = frame[top:bottom, left:right]
+    left, right = max(x0, 0), min(x1, width)
+    top, bottom = max(y0, 0), min(y1, height)
+    if left >= right or top >= bottom:
+        out[:] = fill[:, None, None]
+        return out
+    patch = frame[top:bottom, left:right]
+    if right - left < window.side or bottom - top < window.side:
+        patch = cv2.copyMakeBorder(
+            patch,
+            *(top - y0, y1 - bottom, left - x0, x1 - right),
+            borderType=cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED,
+            value=fill.tolist(),
+        )
     if window.side != size:
-        patch = np.asarray(cv2.resize(patch, (size, size)), np.uint8)  # bilinear
-    channels_first = patch.transpose(2, 0, 1)
-    if out is None:
-        return np.ascontiguousarray(channels_first)
-    if out.shape != (3, size, size):
-        raise InvalidArgumentError(f"out has shape {out.shape}: needed is {(3, size, size)}")
-    out[:] = channels_first
+        patch = cv2.resize(patch, (size, size))  # bilinear
+    if out.flags.c_contiguous and out.dtype == np.uint8:
+        cv2.split(patch, list(out))  # in place: twice as fast as a transposed copy
+    else:
+        out[:] = patch.transpose(2, 0, 1)
     return out

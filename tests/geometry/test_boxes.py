@@ -90,3 +90,14 @@ def test_validity_is_finite_and_positive() -> None:
     ]
     assert is_valid(boxes).tolist() == [True, True, False, False, False, False]
     assert is_valid(boxes[0])
+
+
+wild = st.floats(-1e4, 1e4) | st.sampled_from([0.0, np.nan, np.inf, -np.inf, 1e300, -3.0])
+
+
+@given(a=st.tuples(*[wild] * 4) | box, b=st.tuples(*[wild] * 4) | box)
+@settings(deadline=None)
+def test_iou_of_one_pair_is_that_of_many(a: tuple[float, ...], b: tuple[float, ...]) -> None:
+    with np.errstate(over="ignore"):
+        assert iou(a, b) == iou([a], [b])[0]
+    assert isinstance(iou(a, b), np.float64)
