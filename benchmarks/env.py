@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -130,22 +131,18 @@ def keep(observation: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
     return box_to_action(observation["box"])
 
 
-def list_shots(
-    env: TrackingEnv, encoded: list[bytes], seeds: list[int], steps: int
-) -> list[Shot]:
-    """Return what a single environment decodes and crops in its steps after a reset."""
+def list_shots(arguments: dict[str, Any], encoded: list[bytes], steps: int) -> list[Shot]:
+    """Return what the steps of the single environment decode and crop."""
     data = [np.frombuffer(frame, np.uint8) for frame in encoded]
-    shots = []
-    for seed in seeds:
-        observation, _ = env.reset(seed=seed)
-        for _ in range(steps):
-            episode = env._episode
-            assert episode is not None
-            window = episode.window
-            observation, _, ended, _, info = env.step(keep(observation))
-            shots.append(Shot(data[info["frame"]], window))
-            if ended:
-                observation, _ = env.reset()
+    env, shots = make_tracking_env(arguments), []
+    observation, _ = env.reset(seed=0)
+    for _ in range(steps):
+        assert env._episode is not None
+        window = env._episode.window
+        observation, _, ended, _, info = env.step(keep(observation))
+        shots.append(Shot(data[info["frame"]], window))
+        if ended:
+            observation, _ = env.reset()
     return shots
 
 
@@ -158,54 +155,71 @@ def decode_and_crop(shots: list[Shot], size: int) -> None:
         cv2.resize(frame[y : y + window.side, x : x + window.side], (size, size))
 
 
-def make_floor(shots: list[Shot], size: int, threads: int) -> Peer:
+def make_floor(shots: list[Shot], size: int, steps: int, threads: int = 1) -> Peer:
     """Return the floor, by one thread or more."""
-    if threads == 1:
-        return Peer(partial(decode_and_crop, shots, size), len(shots))
-    pool = ThreadPoolExecutor(threads)
-    parts = [shots[i::threads] for i in range(threads)]
-    return Peer(lambda: list(pool.map(partial(decode_and_crop, size=size), parts)), len(shots))
-
-
-def make_single(arguments: dict[str, Any], seeds: list[int], steps: int) -> Peer:
-    """Return a single environment, that takes the tracks one after the other."""
-    env = gym.make(ID, **arguments).unwrapped
-    assert isinstance(env, TrackingEnv)
+    pool = ThreadPoolExecutor(threads) if threads > 1 else None
+    rounds = iter([shots[i : i + steps] for i in range(0, len(shots), steps)])
 
     def run() -> None:
-        for seed in seeds:
-            observation, _ = env.reset(seed=seed)
-            for _ in range(steps):
-                observation, _, ended, _, _ = env.step(keep(observation))
-                if ended:
-                    observation, _ = env.reset()
+        mine = next(rounds)
+        if pool is None:
+            decode_and_crop(mine, size)
+        else:
+            parts = [mine[i::threads] for i in range(threads)]
+            list(pool.map(partial(decode_and_crop, size=size), parts))
 
-    return Peer(run, len(seeds) * steps, env.stopwatch)
+    return Peer(run, steps)
 
 
-def make_vector(arguments: dict[str, Any], seed: int, tracks: int, steps: int) -> Peer:
+def make_single(arguments: dict[str, Any], steps: int) -> Peer:
+    """Return a single environment."""
+    env = make_tracking_env(arguments)
+    env.stopwatch.clock = time.thread_time
+    observation, _ = env.reset(seed=0)
+
+    def run() -> None:
+        nonlocal observation
+        for _ in range(steps):
+            observation, _, ended, _, _ = env.step(keep(observation))
+            if ended:
+                observation, _ = env.reset()
+
+    return Peer(run, steps, env.stopwatch)
+
+
+def make_vector(arguments: dict[str, Any], steps: int) -> Peer:
     """Return this library's vector environment."""
-    env: Any = gym.make_vec(ID, num_envs=tracks, autoreset_mode="same_step", **arguments)
+    env: Any = gym.make_vec(ID, autoreset_mode="same_step", **arguments)
+    env.stopwatch.clock = time.thread_time
+    observation, _ = env.reset(seed=0)
 
     def run() -> None:
-        observation, _ = env.reset(seed=seed)
+        nonlocal observation
         for _ in range(steps):
             observation, *_ = env.step(keep(observation))
 
-    return Peer(run, tracks * steps, env.stopwatch, close=env.close)
+    return Peer(run, env.num_envs * steps, env.stopwatch, close=env.close)
 
 
-def make_stable(venv: VecEnv, seed: int, steps: int) -> Peer:
+def make_stable(venv: VecEnv, steps: int) -> Peer:
     """Return a vector environment of Stable-Baselines3."""
     processes = tuple(process.pid for process in getattr(venv, "processes", ()))
+    venv.seed(0)
+    observation: Any = venv.reset()
 
     def run() -> None:
-        venv.seed(seed)
-        observation: Any = venv.reset()
+        nonlocal observation
         for _ in range(steps):
             observation, *_ = venv.step(keep(observation))
 
     return Peer(run, venv.num_envs * steps, processes=processes, close=venv.close)
+
+
+def make_tracking_env(arguments: dict[str, Any]) -> TrackingEnv:
+    """Make a single environment without wrappers."""
+    env = gym.make(ID, **arguments).unwrapped
+    assert isinstance(env, TrackingEnv)
+    return env
 
 
 def make_one(arguments: dict[str, Any]) -> gym.Env[Any, Any]:
@@ -216,27 +230,31 @@ def make_one(arguments: dict[str, Any]) -> gym.Env[Any, Any]:
 
 
 def make_peers(
-    arguments: dict[str, Any], encoded: list[bytes], tracks: int, threads: int, prefetch: bool, steps: int
+    arguments: dict[str, Any], many: dict[str, Any], encoded: list[bytes], steps: int, rounds: int
 ) -> dict[str, Peer]:
-    """Return everything that is timed, by name."""
-    seeds = list(range(tracks))
-    probe = gym.make(ID, **arguments).unwrapped
-    assert isinstance(probe, TrackingEnv)
-    shots = list_shots(probe, encoded, seeds, steps)
-    size = probe.rules.geometry.search_size
-    many = {**arguments, "threads": threads, "prefetch": prefetch}
+    """Return everything that is timed, by name, each for ``steps`` steps of a track in a round.
+
+    Args:
+        arguments: Of every environment.
+        many: Of this library's vector environments, ``num_envs`` and ``threads`` among them.
+        encoded: The sequence's frames.
+        steps: A multiple of the numbers of tracks and cores.
+        rounds: How often each peer will run.
+    """
+    tracks, threads, cores = many["num_envs"], many["threads"], count_cores()
+    shots = list_shots(arguments, encoded, steps * rounds)
+    size = make_tracking_env(arguments).rules.geometry.search_size
     one = partial(make_one, arguments)
-    cores = count_cores()
+    pairs = {**arguments, **many, "tracks_per_clip": 2}
+    subproc = make_vec_env(one, cores, vec_env_cls=SubprocVecEnv)
     return {
-        "floor": make_floor(shots, size, 1),
-        "floor, threads": make_floor(shots, size, threads),
-        "single": make_single(arguments, seeds, steps),
-        "vector": make_vector(many, 0, tracks, steps),
-        "vector, pairs": make_vector({**many, "tracks_per_clip": 2}, 0, tracks, steps),
-        "DummyVecEnv": make_stable(make_vec_env(one, tracks), 0, steps),
-        "SubprocVecEnv": make_stable(
-            make_vec_env(one, cores, vec_env_cls=SubprocVecEnv), 0, steps * tracks // cores
-        ),
+        "floor": make_floor(shots, size, steps),
+        "floor, threads": make_floor(shots, size, steps, threads),
+        "single": make_single(arguments, steps),
+        "vector": make_vector({**arguments, **many}, steps // tracks),
+        "vector, pairs": make_vector(pairs, steps // tracks),
+        "DummyVecEnv": make_stable(make_vec_env(one, tracks), steps // tracks),
+        "SubprocVecEnv": make_stable(subproc, steps // cores),
     }
 
 
@@ -264,7 +282,7 @@ def main() -> None:
     parser.add_argument("--tracks", type=int, default=4, help="of vector environments")
     parser.add_argument("--threads", type=int, default=2, help="of vector environments")
     parser.add_argument("--no-prefetch", action="store_true", help="in vector environments")
-    parser.add_argument("--episodes", type=int, default=2, help="of each track in a round")
+    parser.add_argument("--episodes", type=int, default=1, help="of each track in a round")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--width", type=int, default=1280, help="of synthetic frames, pixels")
     parser.add_argument("--height", type=int, default=720, help="of synthetic frames, pixels")
@@ -281,14 +299,13 @@ def main() -> None:
             encoded = [sequence.read_encoded(t) for t in range(len(sequence))]  # type: ignore[attr-defined]
         write_sequence(Path(temporary), encoded, sequence)
         arguments = {"root": temporary, "geometry": args.geometry, "num_frames": args.num_frames}
-        # As many resets as episodes, the one at the beginning included.
-        steps = args.episodes * (args.num_frames - 1) - 1
-        peers = make_peers(
-            arguments, encoded, args.tracks, args.threads, not args.no_prefetch, steps
-        )
-        for peer in peers.values():
-            if peer.stopwatch is not None:
-                peer.stopwatch.clock = time.thread_time
+        many = {
+            "num_envs": args.tracks,
+            "threads": args.threads,
+            "prefetch": not args.no_prefetch,
+        }
+        steps = args.episodes * (args.num_frames - 1) * math.lcm(args.tracks, count_cores())
+        peers = make_peers(arguments, many, encoded, steps, args.rounds + 1)
         names = list(peers)
         for i in range(args.rounds + 1):
             for name in names[i % len(names) :] + names[: i % len(names)]:

@@ -107,6 +107,16 @@ class TrackGroup:
             chosen = self._decode(self._source.choose(options))
         return {j: self._begin(j, rows, chosen) for j in tracks}
 
+    def observe(self, tracks: Iterable[int], rows: Observation) -> None:
+        """Write what tracks show now; zeros of those that have not begun."""
+        for j in tracks:
+            episode, row = self.episodes[j], _row(rows, j)
+            if episode is not None:
+                episode.observe(row)
+                continue
+            for array in row.values():
+                array[...] = 0
+
     def step(
         self, actions: NDArray[Any], autoreset: NDArray[np.bool_], rows: Observation
     ) -> list[TrackStep]:

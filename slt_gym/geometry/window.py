@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
+from contextlib import suppress
 from dataclasses import dataclass
 
 import cv2
@@ -10,6 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slt_gym.errors import InvalidArgumentError
+
+# Windows up to this many times as large as their crop are padded as a whole, which is faster there.
+_DENSE = 16
 
 
 @dataclass(frozen=True)
@@ -34,23 +39,21 @@ class Window:
     unit: float | None = None
     reach: float | None = None
 
-    def _scale(self) -> tuple[float, NDArray[np.float64]]:
+    def _scale(self) -> tuple[float, float, float]:
         """Return the unit, and the corner that crop units are measured from."""
         unit = self.side if self.unit is None else self.unit
         reach = unit / 2 if self.reach is None else self.reach
-        return unit, np.array([self.cx, self.cy]) - reach
+        return unit, self.cx - reach, self.cy - reach
 
     def to_crop(self, boxes: ArrayLike) -> NDArray[np.float64]:
         """Convert boxes ``(..., 4)`` from frame pixels to crop units."""
-        boxes = np.asarray(boxes, np.float64)
-        unit, corner = self._scale()
-        return np.concatenate([boxes[..., :2] - corner, boxes[..., 2:]], axis=-1) / unit
+        unit, left, top = self._scale()
+        return (np.asarray(boxes, np.float64) - (left, top, 0.0, 0.0)) / unit
 
     def to_frame(self, boxes_crop: ArrayLike) -> NDArray[np.float64]:
         """Convert boxes ``(..., 4)`` from crop units to frame pixels."""
-        unit, corner = self._scale()
-        boxes = np.asarray(boxes_crop, np.float64) * unit
-        return np.concatenate([boxes[..., :2] + corner, boxes[..., 2:]], axis=-1)
+        unit, left, top = self._scale()
+        return np.asarray(boxes_crop, np.float64) * unit + (left, top, 0.0, 0.0)
 
     @property
     def origin(self) -> tuple[int, int]:
@@ -107,13 +110,10 @@ def crop_window(
         out[:] = fill[:, None, None]
         return out
     patch = frame[top:bottom, left:right]
-    if right - left < window.side or bottom - top < window.side:
-        patch = cv2.copyMakeBorder(
-            patch,
-            *(top - y0, y1 - bottom, left - x0, x1 - right),
-            borderType=cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED,
-            value=fill.tolist(),
-        )
+    if patch.shape[:2] != (window.side, window.side):
+        border = (top - y0, y1 - bottom, left - x0, x1 - right)
+        pad = _pad_rows if window.side > _DENSE * size else _pad
+        patch = pad(patch, border, fill, size)
     if window.side != size:
         patch = cv2.resize(patch, (size, size))  # bilinear
     if out.flags.c_contiguous and out.dtype == np.uint8:
@@ -121,3 +121,37 @@ def crop_window(
     else:
         out[:] = patch.transpose(2, 0, 1)
     return out
+
+
+def _pad(
+    part: NDArray[np.uint8], border: tuple[int, int, int, int], fill: NDArray[np.uint8], size: int
+) -> NDArray[np.uint8]:
+    """Return a part of a frame with a border around it: top, bottom, left, right, pixels."""
+    del size
+    kind = cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED
+    return np.asarray(cv2.copyMakeBorder(part, *border, kind, value=fill.tolist()), np.uint8)
+
+
+def _pad_rows(
+    part: NDArray[np.uint8], border: tuple[int, int, int, int], fill: NDArray[np.uint8], size: int
+) -> NDArray[np.uint8]:
+    """Do what :func:`_pad` does to the rows that a resize to ``size`` rows looks at.
+
+    The window of a lost target can have 16 times the frame's area: of a large frame, hundreds of
+    megabytes. A bilinear resize looks at two rows for each of its own; pages of memory that hold
+    none of them are never made.
+    """
+    height, width = part.shape[:2]
+    top, bottom, left, right = border
+    side = top + height + bottom
+    memory = mmap.mmap(-1, 3 * side * side)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    patch = np.frombuffer(memory, np.uint8).reshape(side, left + width + right, 3)
+    first = np.floor((np.arange(size) + 0.5) * (side / size) - 0.5).astype(np.intp)
+    rows = np.concatenate([first, first + 1])
+    patch[rows] = np.tile(fill, (side, 1))
+    rows = rows[(rows >= top) & (rows < top + height)]
+    patch[rows, left : left + width] = part[rows - top]
+    return patch
