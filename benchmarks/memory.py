@@ -91,7 +91,9 @@ def main() -> None:
     parser.add_argument("--split", default="train")
     parser.add_argument("--geometry", default="transt-tiny")
     parser.add_argument("--num-frames", type=int, default=6, help="of a clip")
-    parser.add_argument("--episodes", type=int, default=10_000, help="of each kind, warm-up and all")
+    parser.add_argument(
+        "--episodes", type=int, default=10_000, help="of each kind, warm-up and all"
+    )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results there")
     args = parser.parse_args()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slt_gym.data.clip import Clip
+from slt_gym.data.jpeg import ReducedFrame
 from slt_gym.data.sequence import Sequence
 from slt_gym.data.transform import FrameTransform, draw_blur, draw_colour
 from slt_gym.errors import InvalidArgumentError, unknown
@@ -160,6 +161,10 @@ class _Reordered(Sequence):
     def read(self, t: int) -> NDArray[np.uint8]:
         """Return frame ``t`` of the new order, RGB uint8, shape ``(H, W, 3)``."""
         return self._sequence.read(int(self._numbers[t]))
+
+    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
+        """Return frame ``t`` of the new order, reduced if that is faster."""
+        return self._sequence.read_reduced(int(self._numbers[t]), factor)
 
 
 def _draw(

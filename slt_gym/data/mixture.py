@@ -9,6 +9,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from slt_gym.data.jpeg import ReducedFrame
 from slt_gym.data.sequence import Sequence, SequenceDataset
 from slt_gym.errors import DatasetNotFoundError, InvalidArgumentError
 
@@ -87,6 +88,10 @@ class _Renamed(Sequence):
     def read(self, t: int) -> NDArray[np.uint8]:
         """Return frame ``t``, RGB uint8, shape ``(H, W, 3)``."""
         return self._sequence.read(t)
+
+    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
+        """Return frame ``t`` at 1/``factor`` of its size if that is faster, else whole."""
+        return self._sequence.read_reduced(t, factor)
 
 
 def _check_weights(names: list[str], weights: abc.Sequence[float] | None) -> list[float]:

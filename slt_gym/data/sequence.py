@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from slt_gym.data.jpeg import ReducedFrame, decode_reduced, is_jpeg
 from slt_gym.errors import AnnotationError, FrameError, unknown
 from slt_gym.geometry import is_valid
 
@@ -69,6 +70,19 @@ class Sequence(ABC):
             FrameError: The frame cannot be read.
         """
 
+    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
+        """Return frame ``t`` at 1/``factor`` of its size if that is faster, else whole.
+
+        Args:
+            t: The frame's number.
+            factor: 2, 4 or 8.
+
+        Raises:
+            FrameError: The frame cannot be read.
+        """
+        del factor
+        return whole_frame(self.read(t))
+
 
 class ImageSequence(Sequence):
     """A sequence of image files.
@@ -97,6 +111,14 @@ class ImageSequence(Sequence):
         """Read and decode frame ``t``: RGB uint8, shape ``(H, W, 3)``."""
         return decode_frame(self.read_encoded(t), f"frame {t} of {self.name!r}, {self.paths[t]}")
 
+    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
+        """Return frame ``t`` at 1/``factor`` of its size if it is a JPEG, else whole."""
+        data = self.read_encoded(t)
+        reduced = decode_reduced(data, factor)
+        if reduced is None:
+            return whole_frame(decode_frame(data, f"frame {t} of {self.name!r}, {self.paths[t]}"))
+        return reduced
+
     def read_encoded(self, t: int) -> bytes:
         """Return the content of frame ``t``'s file.
 
@@ -122,8 +144,7 @@ def decode_frame(data: bytes | memoryview, what: str) -> NDArray[np.uint8]:
     Raises:
         FrameError: It is no image.
     """
-    is_jpeg = data[:2] == b"\xff\xd8"
-    flag = _JPEG_FLAG if is_jpeg else cv2.IMREAD_COLOR
+    flag = _JPEG_FLAG if is_jpeg(data) else cv2.IMREAD_COLOR
     frame = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if len(data) else None
     if frame is None:
         raise FrameError(
@@ -133,6 +154,11 @@ def decode_frame(data: bytes | memoryview, what: str) -> NDArray[np.uint8]:
     if flag == cv2.IMREAD_COLOR:
         frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame)
     return np.asarray(frame, np.uint8)
+
+
+def whole_frame(frame: NDArray[np.uint8]) -> ReducedFrame:
+    """Return a frame as one that is not reduced."""
+    return ReducedFrame(frame, (frame.shape[1], frame.shape[0]))
 
 
 def match_lengths(**counts: int) -> tuple[int, list[str]]:

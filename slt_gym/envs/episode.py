@@ -12,6 +12,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from slt_gym.data import Clip
+from slt_gym.data.jpeg import FACTORS, ReducedFrame
 from slt_gym.envs.action_forms import ActionForm, BoxForm
 from slt_gym.envs.frames import ClipFrames
 from slt_gym.envs.references import View, make_view, pack_reference
@@ -46,6 +47,7 @@ class EpisodeRules:
             ends; None never does.
         form: What the actions mean.
         restart: A failed track does not end, but begins again this many frames later; None ends.
+        reduced_decode: Frames whose search window is larger than its crop are decoded smaller.
     """
 
     geometry: Geometry
@@ -53,6 +55,7 @@ class EpisodeRules:
     lost_after: int | None = None
     form: ActionForm = field(default_factory=BoxForm)
     restart: int | None = None
+    reduced_decode: bool = False
 
     @cached_property
     def observation_space(self) -> spaces.Dict:
@@ -91,6 +94,23 @@ class EpisodeRules:
     def in_step(self) -> bool:
         """Whether tracks that began a clip together are on the same frame until they end."""
         return self.form.steps_per_frame == 1 and self.restart is None
+
+    def reduction(self, window: Window) -> int:
+        """Return the factor by which a frame is decoded smaller for a search window."""
+        if not self.reduced_decode:
+            return 1
+        size = self.geometry.search_size
+        return next((factor for factor in FACTORS if window.side >= factor * size), 1)
+
+    def crop_search(
+        self, frame: ReducedFrame, window: Window, fill: NDArray[np.uint8], out: NDArray[np.uint8]
+    ) -> None:
+        """Cut a search window out of a frame, into ``out``, uint8 ``(3, S, S)``."""
+        geometry, size = self.geometry, self.geometry.search_size
+        if frame.factor == 1:
+            geometry.crop(frame.pixels, window, size, fill, out)
+        else:
+            geometry.crop_reduced(frame.pixels, frame.factor, window, size, fill, out)
 
 
 class _Drawn(NamedTuple):
@@ -151,15 +171,15 @@ class Episode:
         Args:
             out: Arrays to write to, by the observation's keys; fresh ones if None.
         """
-        geometry = self.rules.geometry
-        frame = self.frames.frame(self._observed)
+        window = self.window
+        frame = self.frames.look(self._observed, self.rules.reduction(window))
         if out is None:
             out = {key: np.empty(*form) for key, form in self.rules.shapes.items()}
         fill, template = self.frames.fill, self.frames.template
         with self.frames.stopwatch.measure("crop"):
-            geometry.crop(frame, self.window, geometry.search_size, fill, out["search"])
+            self.rules.crop_search(frame, window, fill, out["search"])
             out["template"][:] = template
-        write_boxes(out, self.rules, self.box, self.window, self.frames.clip.template_box)
+        write_boxes(out, self.rules, self.box, window, self.frames.clip.template_box)
         return out
 
     def start_info(self) -> dict[str, Any]:
@@ -176,11 +196,11 @@ class Episode:
             The reward, whether the episode has ended, and the info.
         """
         i, geometry, form = self._next, self.rules.geometry, self.rules.form
-        height, width = self.frames.frame(i).shape[:2]
         window, before = self.window, self._view()
+        size = self.frames.look(i, self.rules.reduction(window)).size
         chosen = window.to_frame(form.decode(action, window.to_crop(self.box)))
-        self.box = box = np.asarray(geometry.limit(chosen, (width, height)), np.float64)
-        self._window, self._size = None, (width, height)
+        self.box = box = np.asarray(geometry.limit(chosen, size), np.float64)
+        self._window, self._size = None, size
         self._taken.append(action)
 
         overlap = float(iou(box, self._gt[i])) if self._visible[i] else 0.0
@@ -198,7 +218,7 @@ class Episode:
 
     def prefetch(self) -> None:
         """Begin to read the frame after the one to track."""
-        self.frames.prefetch(self._next + 1)
+        self.frames.prefetch(self._next + 1, self.rules.reduction(self.window))
 
     def render(self) -> NDArray[np.uint8]:
         """Draw the frame that the latest action was about: RGB uint8 ``(H, W, 3)``."""

@@ -171,7 +171,7 @@ class TrackGroup:
         # wrong with it is said when it is begun.
         with suppress(SltGymError):
             self._upcoming = self._open(self._begun[j])
-            self._upcoming.prefetch_start()
+            self._upcoming.prefetch_start(whole=not self._rules.reduced_decode)
 
     def _open(self, n: int) -> ClipFrames:
         """Return the frames of the group's ``n``-th clip, shared by the tracks that are in it."""

@@ -156,7 +156,13 @@ class TrackingEnv(gym.Env[Observation, ArrayLike]):
     | `lost_after` | `None` | end after that many consecutive visible frames at IoU 0 |
     | `restart` | `False` | begin again that many frames after a failure; True: 5 |
     | `dataset_options` | `None` | a dict of further options of the dataset |
+    | `reduced_decode` | `False` | decode JPEG frames smaller where the crop is smaller anyway |
     | `render_mode` | `None` | `"rgb_array"`: ground truth green, estimate red, window yellow |
+
+    `reduced_decode=True` decodes a JPEG frame at 1/2, 1/4 or 1/8 of its size where the search
+    window is at least so many times as large as the crop, in a fraction of the time. Boxes, windows
+    and rewards keep the whole frame's pixels; crops lie where they did, but their grey levels
+    differ from those that published trackers see. Templates and augmented frames are decoded whole.
 
     ## Vectorized environment
 
@@ -190,12 +196,15 @@ class TrackingEnv(gym.Env[Observation, ArrayLike]):
         lost_after: int | None = None,
         restart: bool | int = False,
         dataset_options: dict[str, Any] | None = None,
+        reduced_decode: bool = False,
         render_mode: str | None = None,
         **unknown: Any,
     ) -> None:
         check_keywords(unknown)
         self.render_mode = check_render_mode(render_mode)
-        self._rules = check_rules(geometry, action, action_options, reward, lost_after, restart)
+        self._rules = check_rules(
+            geometry, action, action_options, reward, lost_after, restart, reduced_decode
+        )
         length = check_num_frames(num_frames)
         sampler = check_sampler(sampler)
         augmentation = check_augment(augment, sampler)

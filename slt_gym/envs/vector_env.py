@@ -71,6 +71,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         lost_after: End after that many consecutive visible frames at IoU 0.
         restart: Begin again that many frames after a failure instead; True: 5.
         dataset_options: Further options of the dataset.
+        reduced_decode: Decode JPEG frames smaller where their crops are smaller anyway.
         render_mode: ``"rgb_array"``: :meth:`render` gives one picture for each track.
         tracks_per_clip: Tracks that share each clip (k); divides ``num_envs``.
         threads: Threads that decode and crop; 0 takes one for each core, at most one a group.
@@ -108,6 +109,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         lost_after: int | None = None,
         restart: bool | int = False,
         dataset_options: dict[str, Any] | None = None,
+        reduced_decode: bool = False,
         render_mode: str | None = None,
         tracks_per_clip: int = 1,
         threads: int = 0,
@@ -133,7 +135,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         self.copy = bool(copy)
 
         self._rules = rules = check_rules(
-            geometry, action, action_options, reward, lost_after, restart
+            geometry, action, action_options, reward, lost_after, restart, reduced_decode
         )
         length = check_num_frames(num_frames)
         sampler = check_sampler(sampler)

@@ -66,7 +66,7 @@ def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     a = np.asarray(a, np.float64)
     b = np.asarray(b, np.float64)
     if a.shape == b.shape == (4,):
-        return np.float64(_iou_of_two(a.tolist(), b.tolist()))  # type: ignore[return-value]
+        return np.float64(_iou_of_two(a.tolist(), b.tolist()))
     with np.errstate(invalid="ignore"):
         low = np.maximum(a[..., :2], b[..., :2])
         high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])

@@ -97,10 +97,7 @@ def crop_window(
     Returns:
         The crop, RGB uint8, channels first, shape ``(3, size, size)``: ``out`` where it is given.
     """
-    if out is None:
-        out = np.empty((3, size, size), np.uint8)
-    elif out.shape != (3, size, size):
-        raise InvalidArgumentError(f"out has shape {out.shape}: needed is {(3, size, size)}")
+    out = _prepare(out, size)
     height, width = frame.shape[:2]
     x0, y0 = window.origin
     x1, y1 = x0 + window.side, y0 + window.side
@@ -115,7 +112,63 @@ def crop_window(
         pad = _pad_rows if window.side > _DENSE * size else _pad
         patch = pad(patch, border, fill, size)
     if window.side != size:
-        patch = cv2.resize(patch, (size, size))  # bilinear
+        patch = np.asarray(cv2.resize(patch, (size, size)), np.uint8)  # bilinear
+    return _store(patch, out)
+
+
+def crop_reduced(
+    frame: NDArray[np.uint8],
+    factor: int,
+    corner: tuple[float, float],
+    scale: float,
+    size: int,
+    fill: NDArray[np.uint8] | None,
+    out: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+    """Cut a square out of a frame that was decoded at a fraction of its size.
+
+    The crop lies where that of the whole frame would lie, to a fraction of a pixel, but its grey
+    levels differ.
+
+    Args:
+        frame: RGB uint8, shape ``(H, W, 3)``.
+        factor: Pixels of the whole frame in one pixel of ``frame``.
+        corner: Column and row that the crop's first pixel shows, pixels of the whole frame, whose
+            first pixel is at 0.
+        scale: Pixels of the whole frame in one pixel of the crop.
+        size: Side of the crop in pixels.
+        fill: Colour outside of the frame, RGB uint8, shape ``(3,)``; None repeats the border.
+        out: Where to write the crop, channels first, shape ``(3, size, size)``.
+
+    Returns:
+        The crop, RGB uint8, channels first: ``out`` where it is given.
+    """
+    out = _prepare(out, size)
+    # A pixel of the frame shows the middle of its block.
+    x, y = ((place - (factor - 1) / 2) / factor for place in corner)
+    step = scale / factor
+    patch = cv2.warpAffine(
+        frame,
+        np.array([[step, 0.0, x], [0.0, step, y]]),
+        (size, size),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE if fill is None else cv2.BORDER_CONSTANT,
+        borderValue=(0, 0, 0) if fill is None else fill.tolist(),
+    )
+    return _store(np.asarray(patch, np.uint8), out)
+
+
+def _prepare(out: NDArray[np.uint8] | None, size: int) -> NDArray[np.uint8]:
+    """Return the array that a crop is written to."""
+    if out is None:
+        return np.empty((3, size, size), np.uint8)
+    if out.shape != (3, size, size):
+        raise InvalidArgumentError(f"out has shape {out.shape}: needed is {(3, size, size)}")
+    return out
+
+
+def _store(patch: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Write a crop ``(size, size, 3)`` to ``out``, channels first."""
     if out.flags.c_contiguous and out.dtype == np.uint8:
         cv2.split(patch, list(out))  # in place: twice as fast as a transposed copy
     else:
