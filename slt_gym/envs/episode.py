@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from slt_gym.data import Clip
 from slt_gym.data.jpeg import FACTORS, ReducedFrame
 from slt_gym.envs.action_forms import ActionForm, BoxForm
-from slt_gym.envs.frames import ClipFrames
+from slt_gym.envs.frames import KEPT_FRAMES, ClipFrames
 from slt_gym.envs.references import View, make_view, pack_reference
 from slt_gym.envs.rendering import draw_overlay
 from slt_gym.envs.rewards import (
@@ -95,6 +95,12 @@ class EpisodeRules:
         """Whether tracks that began a clip together are on the same frame until they end."""
         return self.form.steps_per_frame == 1 and self.restart is None
 
+    def count_kept(self, tracks: int, rendered: bool) -> int:
+        """Return how many frames of a clip that ``tracks`` follow are worth keeping."""
+        if self.in_step:
+            return KEPT_FRAMES if rendered else 1
+        return KEPT_FRAMES * tracks
+
     def reduction(self, window: Window) -> int:
         """Return the factor by which a frame is decoded smaller for a search window."""
         if not self.reduced_decode:
@@ -145,6 +151,7 @@ class Episode:
         self.done = False
         self.failures = 0
         self._drawn: _Drawn | None = None
+        self._shown: tuple[int, tuple[int, int]] | None = None  # the frame observed last, its size
         self._next = 1  # the frame that the next action is about
         self._taken: list[Any] = []  # the actions about it so far
         self._kept = self.box  # the estimate before them
@@ -173,6 +180,7 @@ class Episode:
         """
         window = self.window
         frame = self.frames.look(self._observed, self.rules.reduction(window))
+        self._shown = self._observed, frame.size
         if out is None:
             out = {key: np.empty(*form) for key, form in self.rules.shapes.items()}
         fill, template = self.frames.fill, self.frames.template
@@ -197,7 +205,9 @@ class Episode:
         """
         i, geometry, form = self._next, self.rules.geometry, self.rules.form
         window, before = self.window, self._view()
-        size = self.frames.look(i, self.rules.reduction(window)).size
+        if self._shown is None or self._shown[0] != i:
+            self._shown = i, self.frames.look(i, self.rules.reduction(window)).size
+        size = self._shown[1]
         chosen = window.to_frame(form.decode(action, window.to_crop(self.box)))
         self.box = box = np.asarray(geometry.limit(chosen, size), np.float64)
         self._window, self._size = None, size

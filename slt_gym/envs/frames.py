@@ -14,7 +14,8 @@ from slt_gym.envs.stopwatch import Stopwatch
 from slt_gym.geometry import Geometry
 
 # The frame just tracked (rendering shows it), the one to track next, and one more for tracks of
-# the same clip that are a step apart.
+# the same clip that are a step apart. Where nothing is rendered and tracks go in step, one frame
+# suffices; decoded frames are large, and memory that is used again is much faster than fresh one.
 KEPT_FRAMES = 3
 
 Frame = NDArray[np.uint8]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from slt_gym.data import Clip
 from slt_gym.envs.clips import ClipSource
 from slt_gym.envs.episode import Episode, EpisodeRules, Observation
-from slt_gym.envs.frames import KEPT_FRAMES, ClipFrames
+from slt_gym.envs.frames import ClipFrames
 from slt_gym.envs.stopwatch import Stopwatch
 from slt_gym.errors import SltGymError
 
@@ -58,7 +58,9 @@ class TrackGroup:
         autoreset_mode: AutoresetMode,
         pool: Executor | None,
         stopwatch: Stopwatch | None = None,
+        rendered: bool = False,
     ) -> None:
+        self._rendered = rendered
         self._source = source
         self._rules = rules
         self._mode = autoreset_mode
@@ -154,8 +156,11 @@ class TrackGroup:
             self._upcoming = None
         else:
             frames = chosen
-        self.episodes[j] = episode = Episode(frames, self._rules)
+        # The old frames' memory is not given back to the system before the new ones are decoded.
+        old, episode = self.episodes[j], Episode(frames, self._rules)
+        self.episodes[j] = episode
         episode.observe(_row(rows, j))
+        del old
         self._look_ahead(j)
         return episode.start_info()
 
@@ -191,7 +196,7 @@ class TrackGroup:
         return frames
 
     def _decode(self, clip: Clip) -> ClipFrames:
-        keep = KEPT_FRAMES * (1 if self._rules.in_step else len(self.episodes))
+        keep = self._rules.count_kept(len(self.episodes), self._rendered)
         return ClipFrames(clip, self._rules.geometry, self._pool, self._stopwatch, keep)
 
     def _forget_clips(self) -> None:

@@ -246,9 +246,13 @@ class TrackingEnv(gym.Env[Observation, ArrayLike]):
         if seed is not None:
             self._source.restart()
         clip = self._source.choose(options) if options else self._source.next(self.np_random)
-        frames = ClipFrames(clip, self._rules.geometry, stopwatch=self.stopwatch)
-        self._episode = Episode(frames, self._rules)
-        return self._episode.observe(), self._episode.start_info()
+        keep = self._rules.count_kept(tracks=1, rendered=self.render_mode is not None)
+        frames = ClipFrames(clip, self._rules.geometry, stopwatch=self.stopwatch, keep=keep)
+        # The old frames' memory is not given back to the system before the new ones are decoded.
+        old, self._episode = self._episode, Episode(frames, self._rules)
+        observation = self._episode.observe()
+        del old
+        return observation, self._episode.start_info()
 
     def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Act on the next frame, or once more on the same one with ``action="moves"``.

@@ -158,6 +158,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
                 self.autoreset_mode,
                 self._pool if prefetch else None,
                 self.stopwatch,
+                rendered=self.render_mode is not None,
             )
             for g in range(groups)
         ]
