@@ -144,6 +144,7 @@ class Episode:
         self.rules = rules
         self._gt = clip.boxes  # (N, 4)
         self._visible = clip.visible  # (N,)
+        self._valid = is_valid(clip.boxes)  # (N,)
         self._tracked = int(self._visible[1:].sum())  # T
         self.box = self._gt[0].copy()
         self._window: Window | None = None
@@ -238,7 +239,7 @@ class Episode:
         seen = f"IoU {overlap:.2f}" if self._visible[i] else "not visible"
         return draw_overlay(
             self.frames.frame(i),
-            self._gt[i] if is_valid(self._gt[i]) else None,
+            self._gt[i] if self._valid[i] else None,
             box,
             window,
             f"frame {number}" + (f"  {seen}  AUC {score:.2f}" if i else ""),
@@ -295,7 +296,7 @@ class Episode:
         return untracked_reward(self.rules.reward, left_out / self._tracked)
 
     def _info(self, i: int, box: NDArray, window: Any, overlap: float) -> dict[str, Any]:
-        valid = bool(is_valid(self._gt[i]))
+        valid = self._valid[i]
         info = {
             "iou": overlap,
             "frame": int(self.frames.clip.frames[i]),
@@ -329,7 +330,7 @@ def write_boxes(
         template_box: The target in the template's frame, pixels.
     """
     box_crop = window.to_crop(box)
-    out["box"][:] = np.clip(box_crop, *BOX_BOUNDS)
+    out["box"][:] = box_crop.clip(*BOX_BOUNDS)
     if rules.geometry.shows_template_box:
         out["template_box"][:] = np.clip(rules.geometry.template_box(template_box), *BOX_BOUNDS)
     proposals = rules.form.propose(box_crop)

@@ -18,9 +18,21 @@ from slt_gym.geometry import Geometry
 # suffices; decoded frames are large, and memory that is used again is much faster than fresh one.
 KEPT_FRAMES = 3
 
+_LARGE_BLOCK = 31 << 20  # bytes
+
 Frame = NDArray[np.uint8]
 # The template crop, the padding colour, and the frame's size (W, H).
 _Start: TypeAlias = tuple[Frame, Frame, tuple[int, int]]
+
+
+def reuse_freed_memory() -> None:
+    """Let glibc keep up to 64 MB that are freed, for the next frames; elsewhere do nothing.
+
+    Decoded frames are large. Given back to the system when freed, their memory comes as fresh pages
+    for the next ones, which takes a good part of the time that decoding takes. How much glibc keeps
+    follows from the largest block, up to 32 MB, that was ever freed.
+    """
+    np.empty(_LARGE_BLOCK, np.uint8)
 
 
 class ClipFrames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 # The 21 thresholds of the success plot (OTB's, LaSOT's), 0 to 1.
 SUCCESS_THRESHOLDS = 0.05 * np.arange(21)
+_THRESHOLDS: list[float] = SUCCESS_THRESHOLDS.tolist()
 
 
 def success_auc(overlap: float) -> float:
@@ -21,7 +23,7 @@ def success_auc(overlap: float) -> float:
     Args:
         overlap: Intersection over union, in [0, 1].
     """
-    return float(np.count_nonzero(overlap > SUCCESS_THRESHOLDS) / len(SUCCESS_THRESHOLDS))
+    return bisect_left(_THRESHOLDS, overlap) / len(_THRESHOLDS)
 
 
 def generalised_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

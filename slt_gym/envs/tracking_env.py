@@ -22,7 +22,7 @@ from slt_gym.envs.arguments import (
 )
 from slt_gym.envs.clips import ClipSource
 from slt_gym.envs.episode import Episode, EpisodeRules, Observation
-from slt_gym.envs.frames import ClipFrames
+from slt_gym.envs.frames import ClipFrames, reuse_freed_memory
 from slt_gym.envs.stopwatch import Stopwatch
 
 
@@ -210,6 +210,7 @@ class TrackingEnv(gym.Env[Observation, ArrayLike]):
         augmentation = check_augment(augment, sampler)
         sequences = open_sequences(dataset, root, split, dataset_options)
         self._source = ClipSource(sequences, length, sampler=sampler, augmentation=augmentation)
+        reuse_freed_memory()
         self._episode: Episode | None = None
         self.stopwatch = Stopwatch()  # the seconds to decode (or draw) frames and to crop them
         self.observation_space = self._rules.observation_space  # type: ignore[assignment]

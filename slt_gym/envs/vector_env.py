@@ -27,6 +27,7 @@ from slt_gym.envs.arguments import (
 )
 from slt_gym.envs.clips import ClipSource
 from slt_gym.envs.episode import EpisodeRules, Observation
+from slt_gym.envs.frames import reuse_freed_memory
 from slt_gym.envs.group import TrackGroup, TrackStep
 from slt_gym.envs.infos import pack_infos
 from slt_gym.envs.stopwatch import Stopwatch
@@ -146,6 +147,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
+        reuse_freed_memory()
         self.stopwatch = Stopwatch()
         self._pool = ThreadPoolExecutor(
             threads or min(count_cores(), groups), thread_name_prefix="slt_gym-decode"

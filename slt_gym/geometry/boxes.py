@@ -15,16 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 
 def to_cxcywh(boxes: ArrayLike) -> NDArray[np.float64]:
     """Convert ``(x, y, w, h)`` to ``(cx, cy, w, h)``."""
-    boxes = np.asarray(boxes, np.float64)
-    size = boxes[..., 2:]
-    return np.concatenate([boxes[..., :2] + size / 2, size], axis=-1)
+    moved = np.array(boxes, np.float64)
+    moved[..., :2] += moved[..., 2:] / 2
+    return moved
 
 
 def from_cxcywh(boxes_cxcywh: ArrayLike) -> NDArray[np.float64]:
     """Convert ``(cx, cy, w, h)`` to ``(x, y, w, h)``."""
-    boxes = np.asarray(boxes_cxcywh, np.float64)
-    size = boxes[..., 2:]
-    return np.concatenate([boxes[..., :2] - size / 2, size], axis=-1)
+    moved = np.array(boxes_cxcywh, np.float64)
+    moved[..., :2] -= moved[..., 2:] / 2
+    return moved
 
 
 def to_corners(boxes: ArrayLike) -> NDArray[np.float64]:
