@@ -1,10 +1,10 @@
 """Time environments against decoding and cropping alone, and against SB3's vector environments.
 
-All take clips of one sequence, drawn by the training sampler, with actions that keep the estimate;
-a step's cost includes its share of the resets, which decode one frame more. The floor takes the
-frames of these steps: `cv2.imdecode` of bytes that lie in memory and one `cv2.resize` of the
-window's part of the frame, nothing else. OpenCV's own threads are off. Vector environments reset in
-the same step.
+All take clips of one sequence, drawn by the training sampler, with actions that keep the estimate.
+A step's cost includes its share of the resets, which decode one frame more; "steps alone" are the
+single environment's steps without them. The floor takes the frames of these steps: `cv2.imdecode`
+of bytes that lie in memory and one `cv2.resize` of the window's part of the frame, nothing else.
+OpenCV's own threads are off. Vector environments reset in the same step.
 
 The peers take turns in each round; printed are medians over the rounds. "decode" and "crop" are
 seconds of the threads at work, "CPU" those of all threads and processes, in milliseconds for each
@@ -182,9 +182,19 @@ def make_single(arguments: dict[str, Any], steps: int) -> Peer:
         for _ in range(steps):
             observation, _, ended, _, _ = env.step(keep(observation))
             if ended:
-                observation, _ = env.reset()
+                with env.stopwatch.measure("reset"):
+                    observation, _ = env.reset()
 
     return Peer(run, steps, env.stopwatch)
+
+
+def leave_out_resets(single: Peer) -> Peer:
+    """Return the steps of a single environment alone."""
+    costs = [
+        Cost(cost.wall - cost.phases["reset"], cost.cpu - cost.phases["reset"], {})
+        for cost in single.costs
+    ]
+    return Peer(single.run, single.steps, costs=costs)
 
 
 def make_vector(arguments: dict[str, Any], steps: int) -> Peer:
@@ -261,6 +271,7 @@ def make_peers(
 # What is compared: its name, the two peers, whether as costs, and what is aimed at.
 COMPARISONS = (
     ("single : floor, cost", "single", "floor", "<= 1.15"),
+    ("single, steps alone : floor, cost", "steps alone", "floor", "<= 1.15"),
     ("floor, threads : floor, rate", "floor", "floor, threads", ""),
     ("vector : floor, rate", "floor", "vector", ">= 1.7"),
     ("vector, pairs : vector, rate", "vector", "vector, pairs", ">= 1.7"),
@@ -312,6 +323,7 @@ def main() -> None:
                 cost = peers[name].time()
                 if i:  # The first round warms up.
                     peers[name].costs.append(cost)
+        peers["steps alone"] = leave_out_resets(peers["single"])
         height, width = sequence.read(0).shape[:2]
         for peer in peers.values():
             peer.close()

@@ -153,6 +153,7 @@ class Episode:
         self.failures = 0
         self._drawn: _Drawn | None = None
         self._shown: tuple[int, tuple[int, int]] | None = None  # the frame observed last, its size
+        self._seen_view: View | None = None  # what the agent saw last, after a step
         self._next = 1  # the frame that the next action is about
         self._taken: list[Any] = []  # the actions about it so far
         self._kept = self.box  # the estimate before them
@@ -205,7 +206,7 @@ class Episode:
             The reward, whether the episode has ended, and the info.
         """
         i, geometry, form = self._next, self.rules.geometry, self.rules.form
-        window, before = self.window, self._view()
+        window, before = self.window, self._seen_view or self._view()
         if self._shown is None or self._shown[0] != i:
             self._shown = i, self.frames.look(i, self.rules.reduction(window)).size
         size = self._shown[1]
@@ -224,7 +225,8 @@ class Episode:
             reward += final_reward(self.rules.reward, summary["auc"])
             info.update(summary)
         frames = self.frames
-        info["reference"] = pack_reference(frames.clip, before, self._view(), frames.fill)
+        self._seen_view = self._view()
+        info["reference"] = pack_reference(frames.clip, before, self._seen_view, frames.fill)
         return reward, self.done, info
 
     def prefetch(self) -> None:
