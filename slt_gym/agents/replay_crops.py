@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from slt_gym.agents.replay_log import Shown
 from slt_gym.data import Clip, SequenceDataset
+from slt_gym.data.jpeg import ReducedFrame
 from slt_gym.envs.episode import EpisodeRules, Observation, write_boxes
 from slt_gym.envs.frames import ClipFrames
 from slt_gym.envs.references import unpack_transform
@@ -141,12 +142,15 @@ class Recropper:
                 arrays["search"][:] = crop
 
         def crop_frame(group: list[tuple[Shown, Observation]]) -> None:
-            frame = self._make_clip(group[0][0]).read(0)
+            clip, rules = self._make_clip(group[0][0]), self.rules
+            frames: dict[int, ReducedFrame] = {}
             for one, arrays in group:
                 template = templates[_template_key(one)]
                 window = self._write_rest(one, template, arrays)
-                geometry = self.rules.geometry
-                geometry.crop(frame, window, geometry.search_size, template.fill, arrays["search"])
+                factor = rules.reduction(window)
+                if factor not in frames:
+                    frames[factor] = clip.read_reduced(0, factor)
+                rules.crop_search(frames[factor], window, template.fill, arrays["search"])
 
         for _ in self._pool.map(crop_frame, missing.values()):
             pass

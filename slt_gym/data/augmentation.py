@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slt_gym.data.clip import Clip
+from slt_gym.data.jpeg import ReducedFrame
 from slt_gym.data.sequence import Sequence
 from slt_gym.data.transform import FrameTransform, draw_blur, draw_colour
 from slt_gym.errors import InvalidArgumentError, unknown
@@ -164,6 +165,10 @@ class _Reordered(Sequence):
     def read_mask(self, t: int) -> NDArray[np.bool_] | None:
         """Return the target's mask in frame ``t`` of the new order, if it is known."""
         return self._sequence.read_mask(int(self._numbers[t]))
+
+    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
+        """Return frame ``t`` of the new order, reduced if that is faster."""
+        return self._sequence.read_reduced(int(self._numbers[t]), factor)
 
 
 def _draw(

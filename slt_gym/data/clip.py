@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from slt_gym.data.sequence import Sequence
+from slt_gym.data.jpeg import ReducedFrame
+from slt_gym.data.sequence import Sequence, whole_frame
 from slt_gym.data.transform import FrameTransform
 
 
@@ -90,6 +91,20 @@ class Clip:
         transform = self.transforms[i] if self.transforms else None
         share = mask.astype(np.float32)
         return share if transform is None else transform.apply_mask(share)
+
+    def read_reduced(self, i: int, factor: int) -> ReducedFrame:
+        """Return frame ``i`` at 1/``factor`` of its size if that is faster, else whole.
+
+        Args:
+            i: From 0.
+            factor: 1, 2, 4 or 8. Frames that are augmented are whole.
+
+        Raises:
+            FrameError: The frame cannot be read.
+        """
+        if factor == 1 or (self.transforms and self.transforms[i] is not None):
+            return whole_frame(self.read(i))
+        return self.sequence.read_reduced(int(self.frames[i]), factor)
 
     def read_template(self) -> NDArray[np.uint8]:
         """Return the template's frame, RGB uint8 ``(H, W, 3)``, the caller's to keep.

@@ -9,6 +9,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from slt_gym.data.jpeg import ReducedFrame
 from slt_gym.data.sequence import Sequence, SequenceDataset
 from slt_gym.errors import DatasetNotFoundError, InvalidArgumentError
 
@@ -91,6 +92,10 @@ class _Renamed(Sequence):
     def read_mask(self, t: int) -> NDArray[np.bool_] | None:
         """Return the target's mask in frame ``t``, shape ``(H, W)``, if it is known."""
         return self._sequence.read_mask(t)
+
+    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
+        """Return frame ``t`` at 1/``factor`` of its size if that is faster, else whole."""
+        return self._sequence.read_reduced(t, factor)
 
 
 def _check_weights(names: list[str], weights: abc.Sequence[float] | None) -> list[float]:

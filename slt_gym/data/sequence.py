@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections import abc
 from collections.abc import Iterator
@@ -12,11 +13,15 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from slt_gym.data.jpeg import ReducedFrame, decode_reduced, is_jpeg
 from slt_gym.errors import AnnotationError, FrameError, unknown
 from slt_gym.geometry import is_valid
 
 # Annotations kept in memory by one dataset: LaSOT's 1120 training sequences (90 MB) fit.
 _KEPT_SEQUENCES = 2048
+# libjpeg writes RGB without another pass, from OpenCV 4.11 on. Of other formats, a few are decoded
+# to BGR under this flag, too.
+_JPEG_FLAG: int = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)
 
 
 class Sequence(ABC):
@@ -80,6 +85,19 @@ class Sequence(ABC):
         del t
         return None
 
+    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
+        """Return frame ``t`` at 1/``factor`` of its size if that is faster, else whole.
+
+        Args:
+            t: The frame's number.
+            factor: 2, 4 or 8.
+
+        Raises:
+            FrameError: The frame cannot be read.
+        """
+        del factor
+        return whole_frame(self.read(t))
+
 
 class ImageSequence(Sequence):
     """A sequence of image files.
@@ -106,7 +124,13 @@ class ImageSequence(Sequence):
 
     def read(self, t: int) -> NDArray[np.uint8]:
         """Read and decode frame ``t``: RGB uint8, shape ``(H, W, 3)``."""
-        return decode_frame(self.read_encoded(t), f"frame {t} of {self.name!r}, {self.paths[t]}")
+        path = self.paths[t]
+        return decode_frame(self._read_file(t, path), f"frame {t} of {self.name!r}, {path}")
+
+    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
+        """Return frame ``t`` at 1/``factor`` of its size if it is a JPEG, else whole."""
+        reduced = decode_reduced(self.read_encoded(t), factor)
+        return whole_frame(self.read(t)) if reduced is None else reduced
 
     def read_encoded(self, t: int) -> bytes:
         """Return the content of frame ``t``'s file.
@@ -114,10 +138,20 @@ class ImageSequence(Sequence):
         Raises:
             FrameError: The file cannot be read.
         """
-        path = self.paths[t]
+        return self._read_file(t, self.paths[t])
+
+    def _read_file(self, t: int, path: Path) -> bytes:
         try:
-            with path.open("rb", buffering=0) as file:
-                return file.read()
+            # A third of a file object's system calls.
+            file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            try:
+                size = os.fstat(file).st_size
+                data = os.read(file, size)
+                while len(data) < size and (more := os.read(file, size - len(data))):
+                    data += more
+                return data
+            finally:
+                os.close(file)
         except OSError as error:
             reason = error.strerror or str(error)
             raise FrameError(f"cannot read frame {t} of {self.name!r}, {path}: {reason}") from None
@@ -133,13 +167,21 @@ def decode_frame(data: bytes | memoryview, what: str) -> NDArray[np.uint8]:
     Raises:
         FrameError: It is no image.
     """
-    frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if len(data) else None
+    flag = _JPEG_FLAG if is_jpeg(data) else cv2.IMREAD_COLOR
+    frame = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if len(data) else None
     if frame is None:
         raise FrameError(
             f"cannot decode {what}: the file is not a whole JPEG, PNG or other image that OpenCV "
             "reads"
         )
-    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame), np.uint8)
+    if flag == cv2.IMREAD_COLOR:
+        frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame)
+    return np.asarray(frame, np.uint8)
+
+
+def whole_frame(frame: NDArray[np.uint8]) -> ReducedFrame:
+    """Return a frame as one that is not reduced."""
+    return ReducedFrame(frame, (frame.shape[1], frame.shape[0]))
 
 
 def match_lengths(**counts: int) -> tuple[int, list[str]]:

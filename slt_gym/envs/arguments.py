@@ -38,6 +38,7 @@ ACCEPTED = (
     "lost_after",
     "restart",
     "dataset_options",
+    "reduced_decode",
     "render_mode",
 )
 
@@ -80,6 +81,7 @@ def check_rules(
     reward: str | Mapping[str, float],
     lost_after: int | None,
     restart: bool | int,
+    reduced_decode: bool = False,
 ) -> EpisodeRules:
     """Return the rules of an episode from the environment's arguments.
 
@@ -90,12 +92,17 @@ def check_rules(
     reward = check_reward(reward)
     if lost_after is not None:
         lost_after = check_count("argument 'lost_after'", lost_after, least=1)
+    reduced_decode = bool(reduced_decode)
     if restart is False:
-        return EpisodeRules(get_geometry(geometry), reward, lost_after, form)
+        return EpisodeRules(
+            get_geometry(geometry), reward, lost_after, form, reduced_decode=reduced_decode
+        )
     frames = VOT_RESTART
     if restart is not True:
         frames = check_count("argument 'restart' (False ends the episode)", restart, least=1)
-    return EpisodeRules(get_geometry(geometry), reward, lost_after or 1, form, frames)
+    return EpisodeRules(
+        get_geometry(geometry), reward, lost_after or 1, form, frames, reduced_decode
+    )
 
 
 def check_reward(reward: str | Mapping[str, float]) -> str | dict[str, float]:

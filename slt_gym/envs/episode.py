@@ -12,8 +12,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from slt_gym.data import Clip
+from slt_gym.data.jpeg import FACTORS, ReducedFrame
 from slt_gym.envs.action_forms import ActionForm, BoxForm
-from slt_gym.envs.frames import ClipFrames
+from slt_gym.envs.frames import KEPT_FRAMES, ClipFrames
 from slt_gym.envs.references import View, make_view, pack_reference
 from slt_gym.envs.rendering import draw_overlay
 from slt_gym.envs.rewards import (
@@ -21,6 +22,7 @@ from slt_gym.envs.rewards import (
     final_reward,
     frame_reward,
     generalised_iou,
+    overlap_suffices,
     success_auc,
     untracked_reward,
 )
@@ -45,6 +47,7 @@ class EpisodeRules:
             ends; None never does.
         form: What the actions mean.
         restart: A failed track does not end, but begins again this many frames later; None ends.
+        reduced_decode: Frames whose search window is larger than its crop are decoded smaller.
     """
 
     geometry: Geometry
@@ -52,6 +55,7 @@ class EpisodeRules:
     lost_after: int | None = None
     form: ActionForm = field(default_factory=BoxForm)
     restart: int | None = None
+    reduced_decode: bool = False
 
     @cached_property
     def observation_space(self) -> spaces.Dict:
@@ -70,6 +74,17 @@ class EpisodeRules:
             shown["proposals"] = spaces.Box(*BOX_BOUNDS, (proposals.size,), np.float32)
         return spaces.Dict(shown)
 
+    @cached_property
+    def overlap_suffices(self) -> bool:
+        """Whether the reward asks for nothing of a frame but the overlap."""
+        return overlap_suffices(self.reward)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """The shapes and types of an observation's arrays."""
+        shown = self.observation_space.items()
+        return {key: (space.shape or (), np.dtype(space.dtype)) for key, space in shown}
+
     @property
     def action_space(self) -> spaces.Box | spaces.Discrete:
         """The space of one track's actions."""
@@ -79,6 +94,29 @@ class EpisodeRules:
     def in_step(self) -> bool:
         """Whether tracks that began a clip together are on the same frame until they end."""
         return self.form.steps_per_frame == 1 and self.restart is None
+
+    def count_kept(self, tracks: int, rendered: bool) -> int:
+        """Return how many frames of a clip that ``tracks`` follow are worth keeping."""
+        if self.in_step:
+            return KEPT_FRAMES if rendered else 1
+        return KEPT_FRAMES * tracks
+
+    def reduction(self, window: Window) -> int:
+        """Return the factor by which a frame is decoded smaller for a search window."""
+        if not self.reduced_decode:
+            return 1
+        size = self.geometry.search_size
+        return next((factor for factor in FACTORS if window.side >= factor * size), 1)
+
+    def crop_search(
+        self, frame: ReducedFrame, window: Window, fill: NDArray[np.uint8], out: NDArray[np.uint8]
+    ) -> None:
+        """Cut a search window out of a frame, into ``out``, uint8 ``(3, S, S)``."""
+        geometry, size = self.geometry, self.geometry.search_size
+        if frame.factor == 1:
+            geometry.crop(frame.pixels, window, size, fill, out)
+        else:
+            geometry.crop_reduced(frame.pixels, frame.factor, window, size, fill, out)
 
 
 class _Drawn(NamedTuple):
@@ -106,6 +144,7 @@ class Episode:
         self.rules = rules
         self._gt = clip.boxes  # (N, 4)
         self._visible = clip.visible  # (N,)
+        self._valid = is_valid(clip.boxes)  # (N,)
         self._tracked = int(self._visible[1:].sum())  # T
         self.box = self._gt[0].copy()
         self._window: Window | None = None
@@ -113,6 +152,8 @@ class Episode:
         self.done = False
         self.failures = 0
         self._drawn: _Drawn | None = None
+        self._shown: tuple[int, tuple[int, int]] | None = None  # the frame observed last, its size
+        self._seen_view: View | None = None  # what the agent saw last, after a step
         self._next = 1  # the frame that the next action is about
         self._taken: list[Any] = []  # the actions about it so far
         self._kept = self.box  # the estimate before them
@@ -156,16 +197,16 @@ class Episode:
         Args:
             out: Arrays to write to, by the observation's keys; fresh ones if None.
         """
-        geometry = self.rules.geometry
-        frame = self.frames.frame(self._observed)
+        window = self.window
+        frame = self.frames.look(self._observed, self.rules.reduction(window))
+        self._shown = self._observed, frame.size
         if out is None:
-            shown = self.rules.observation_space.items()
-            out = {key: np.empty(space.shape or (), space.dtype) for key, space in shown}
+            out = {key: np.empty(*form) for key, form in self.rules.shapes.items()}
         fill, template = self.frames.fill, self.frames.template
         with self.frames.stopwatch.measure("crop"):
-            geometry.crop(frame, self.window, geometry.search_size, fill, out["search"])
+            self.rules.crop_search(frame, window, fill, out["search"])
             out["template"][:] = template
-        write_boxes(out, self.rules, self.box, self.window, self.frames.clip.template_box)
+        write_boxes(out, self.rules, self.box, window, self.frames.clip.template_box)
         return out
 
     def start_info(self) -> dict[str, Any]:
@@ -182,11 +223,13 @@ class Episode:
             The reward, whether the episode has ended, and the info.
         """
         i, geometry, form = self._next, self.rules.geometry, self.rules.form
-        height, width = self.frames.frame(i).shape[:2]
-        window, before = self.window, self._view()
+        window, before = self.window, self._seen_view or self._view()
+        if self._shown is None or self._shown[0] != i:
+            self._shown = i, self.frames.look(i, self.rules.reduction(window)).size
+        size = self._shown[1]
         chosen = window.to_frame(form.decode(action, window.to_crop(self.box)))
-        self.box = box = np.asarray(geometry.limit(chosen, (width, height)), np.float64)
-        self._window, self._size = None, (width, height)
+        self.box = box = np.asarray(geometry.limit(chosen, size), np.float64)
+        self._window, self._size = None, size
         self._taken.append(action)
 
         overlap = float(iou(box, self._gt[i])) if self._visible[i] else 0.0
@@ -199,12 +242,13 @@ class Episode:
             reward += final_reward(self.rules.reward, summary["auc"])
             info.update(summary)
         frames = self.frames
-        info["reference"] = pack_reference(frames.clip, before, self._view(), frames.fill)
+        self._seen_view = self._view()
+        info["reference"] = pack_reference(frames.clip, before, self._seen_view, frames.fill)
         return reward, self.done, info
 
     def prefetch(self) -> None:
         """Begin to read the frame after the one to track."""
-        self.frames.prefetch(self._next + 1)
+        self.frames.prefetch(self._next + 1, self.rules.reduction(self.window))
 
     def render(self) -> NDArray[np.uint8]:
         """Draw the frame that the latest action was about: RGB uint8 ``(H, W, 3)``."""
@@ -214,7 +258,7 @@ class Episode:
         seen = f"IoU {overlap:.2f}" if self._visible[i] else "not visible"
         return draw_overlay(
             self.frames.frame(i),
-            self._gt[i] if is_valid(self._gt[i]) else None,
+            self._gt[i] if self._valid[i] else None,
             box,
             window,
             f"frame {number}" + (f"  {seen}  AUC {score:.2f}" if i else ""),
@@ -247,8 +291,10 @@ class Episode:
         self._sums["overlap"] += overlap
         self._sums["success_50"] += overlap > 0.5
         self._sums["success_75"] += overlap > 0.75
-        gt = self._gt[i]
-        score = FrameScore(overlap, float(iou(self._kept, gt)), generalised_iou(self.box, gt))
+        score = FrameScore(overlap)
+        if not self.rules.overlap_suffices:
+            gt = self._gt[i]
+            score = FrameScore(overlap, float(iou(self._kept, gt)), generalised_iou(self.box, gt))
         return frame_reward(self.rules.reward, score, self._tracked)
 
     def _fail(self) -> float:
@@ -269,7 +315,7 @@ class Episode:
         return untracked_reward(self.rules.reward, left_out / self._tracked)
 
     def _info(self, i: int, box: NDArray, window: Any, overlap: float) -> dict[str, Any]:
-        valid = bool(is_valid(self._gt[i]))
+        valid = self._valid[i]
         info = {
             "iou": overlap,
             "frame": int(self.frames.clip.frames[i]),
@@ -303,7 +349,7 @@ def write_boxes(
         template_box: The target in the template's frame, pixels.
     """
     box_crop = window.to_crop(box)
-    out["box"][:] = np.clip(box_crop, *BOX_BOUNDS)
+    out["box"][:] = box_crop.clip(*BOX_BOUNDS)
     if rules.geometry.shows_template_box:
         out["template_box"][:] = np.clip(rules.geometry.template_box(template_box), *BOX_BOUNDS)
     proposals = rules.form.propose(box_crop)

@@ -9,16 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slt_gym.data import Clip
+from slt_gym.data.jpeg import ReducedFrame
 from slt_gym.envs.stopwatch import Stopwatch
 from slt_gym.geometry import Geometry
 
 # The frame just tracked (rendering shows it), the one to track next, and one more for tracks of
-# the same clip that are a step apart.
+# the same clip that are a step apart. Where nothing is rendered and tracks go in step, one frame
+# suffices; decoded frames are large, and memory that is used again is much faster than fresh one.
 KEPT_FRAMES = 3
+
+_LARGE_BLOCK = 31 << 20  # bytes
 
 Frame = NDArray[np.uint8]
 # The template crop, the padding colour, and the frame's size (W, H).
 _Start: TypeAlias = tuple[Frame, Frame, tuple[int, int]]
+
+
+def reuse_freed_memory() -> None:
+    """Let glibc keep up to 64 MB that are freed, for the next frames; elsewhere do nothing.
+
+    Decoded frames are large. Given back to the system when freed, their memory comes as fresh pages
+    for the next ones, which takes a good part of the time that decoding takes. How much glibc keeps
+    follows from the largest block, up to 32 MB, that was ever freed.
+    """
+    np.empty(_LARGE_BLOCK, np.uint8)
 
 
 class ClipFrames:
@@ -46,18 +60,27 @@ class ClipFrames:
         self.stopwatch = stopwatch or Stopwatch()
         self.keep = keep
         self._pool = pool
-        self._kept: dict[int, Frame] = {}
-        self._pending: dict[int, Future[Frame]] = {}
+        # By the frame's number and how far it was to be reduced.
+        self._kept: dict[tuple[int, int], ReducedFrame] = {}
+        self._pending: dict[tuple[int, int], Future[ReducedFrame]] = {}
         self._template: _Start | None = None
         self._pending_template: Future[_Start] | None = None
 
     def frame(self, i: int) -> Frame:
         """Return frame ``i`` of the clip, RGB uint8 ``(H, W, 3)``; not to be written to."""
-        frame = self._kept.pop(i, None)
+        return self.look(i).pixels
+
+    def look(self, i: int, factor: int = 1) -> ReducedFrame:
+        """Return frame ``i``, at 1/``factor`` of its size where that is faster.
+
+        What is returned follows from the arguments, not from what was read before.
+        """
+        key = i, factor
+        frame = self._kept.pop(key, None)
         if frame is None:
-            pending = self._pending.pop(i, None)
-            frame = self._read(i) if pending is None else pending.result()
-        self._kept[i] = frame  # the last one is the latest used
+            pending = self._pending.pop(key, None)
+            frame = self._read(i, factor) if pending is None else pending.result()
+        self._kept[key] = frame  # the last one is the latest used
         while len(self._kept) > self.keep:
             del self._kept[next(iter(self._kept))]
         return frame
@@ -77,22 +100,24 @@ class ClipFrames:
         """Width and height of the template's frame, pixels."""
         return self._start()[2]
 
-    def prefetch(self, i: int) -> None:
+    def prefetch(self, i: int, factor: int = 1) -> None:
         """Begin to read frame ``i`` in the pool; do nothing without a pool or past the end."""
         if self._pool is None or not 0 <= i < len(self.clip):
             return
-        if i not in self._kept and i not in self._pending:
-            self._pending[i] = self._pool.submit(self._read, i)
+        key = i, factor
+        if key not in self._kept and key not in self._pending:
+            self._pending[key] = self._pool.submit(self._read, i, factor)
             # A track asks for its next frame only; what one that ended or restarted did not come
             # to use must not pile up.
             while len(self._pending) > self.keep:
                 self._pending.pop(next(iter(self._pending))).cancel()
 
-    def prefetch_start(self) -> None:
-        """Begin to make the template and to read the first tracked frame in the pool."""
+    def prefetch_start(self, whole: bool = True) -> None:
+        """Begin to make the template in the pool, and to read the first tracked frame if whole."""
         if self._pool is not None and self._template is None and self._pending_template is None:
             self._pending_template = self._pool.submit(self._make_template)
-            self.prefetch(1)
+            if whole:
+                self.prefetch(1)
 
     def _start(self) -> _Start:
         if self._template is None:
@@ -110,6 +135,6 @@ class ClipFrames:
             crop = geometry.crop(frame, window, geometry.template_size, fill)
             return crop, fill, (frame.shape[1], frame.shape[0])
 
-    def _read(self, i: int) -> Frame:
+    def _read(self, i: int, factor: int) -> ReducedFrame:
         with self.stopwatch.measure("decode"):
-            return self.clip.read(i)
+            return self.clip.read_reduced(i, factor)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from slt_gym.data import Clip
 from slt_gym.envs.clips import ClipSource
 from slt_gym.envs.episode import Episode, EpisodeRules, Observation
-from slt_gym.envs.frames import KEPT_FRAMES, ClipFrames
+from slt_gym.envs.frames import ClipFrames
 from slt_gym.envs.stopwatch import Stopwatch
 from slt_gym.errors import SltGymError
 
@@ -58,7 +58,9 @@ class TrackGroup:
         autoreset_mode: AutoresetMode,
         pool: Executor | None,
         stopwatch: Stopwatch | None = None,
+        rendered: bool = False,
     ) -> None:
+        self._rendered = rendered
         self._source = source
         self._rules = rules
         self._mode = autoreset_mode
@@ -107,6 +109,16 @@ class TrackGroup:
             chosen = self._decode(self._source.choose(options))
         return {j: self._begin(j, rows, chosen) for j in tracks}
 
+    def observe(self, tracks: Iterable[int], rows: Observation) -> None:
+        """Write what tracks show now; zeros of those that have not begun."""
+        for j in tracks:
+            episode, row = self.episodes[j], _row(rows, j)
+            if episode is not None:
+                episode.observe(row)
+                continue
+            for array in row.values():
+                array[...] = 0
+
     def step(
         self, actions: NDArray[Any], autoreset: NDArray[np.bool_], rows: Observation
     ) -> list[TrackStep]:
@@ -144,8 +156,11 @@ class TrackGroup:
             self._upcoming = None
         else:
             frames = chosen
-        self.episodes[j] = episode = Episode(frames, self._rules)
+        # The old frames' memory is not given back to the system before the new ones are decoded.
+        old, episode = self.episodes[j], Episode(frames, self._rules)
+        self.episodes[j] = episode
         episode.observe(_row(rows, j))
+        del old
         self._look_ahead(j)
         return episode.start_info()
 
@@ -161,7 +176,7 @@ class TrackGroup:
         # wrong with it is said when it is begun.
         with suppress(SltGymError):
             self._upcoming = self._open(self._begun[j])
-            self._upcoming.prefetch_start()
+            self._upcoming.prefetch_start(whole=not self._rules.reduced_decode)
 
     def _open(self, n: int) -> ClipFrames:
         """Return the frames of the group's ``n``-th clip, shared by the tracks that are in it."""
@@ -181,7 +196,7 @@ class TrackGroup:
         return frames
 
     def _decode(self, clip: Clip) -> ClipFrames:
-        keep = KEPT_FRAMES * (1 if self._rules.in_step else len(self.episodes))
+        keep = self._rules.count_kept(len(self.episodes), self._rendered)
         return ClipFrames(clip, self._rules.geometry, self._pool, self._stopwatch, keep)
 
     def _forget_clips(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 # The 21 thresholds of the success plot (OTB's, LaSOT's), 0 to 1.
 SUCCESS_THRESHOLDS = 0.05 * np.arange(21)
+_THRESHOLDS: list[float] = SUCCESS_THRESHOLDS.tolist()
 
 
 def success_auc(overlap: float) -> float:
@@ -21,7 +23,7 @@ def success_auc(overlap: float) -> float:
     Args:
         overlap: Intersection over union, in [0, 1].
     """
-    return float(np.count_nonzero(overlap > SUCCESS_THRESHOLDS) / len(SUCCESS_THRESHOLDS))
+    return bisect_left(_THRESHOLDS, overlap) / len(_THRESHOLDS)
 
 
 def generalised_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -60,15 +62,16 @@ class _Reward(NamedTuple):
 
     of_frame: Callable[[FrameScore], float]
     untracked: float = 0.0
+    overlap_suffices: bool = True
 
 
 _REWARDS = {
     "auc": _Reward(lambda score: success_auc(score.overlap)),
     "overlap": _Reward(lambda score: score.overlap),
     "final_auc": _Reward(lambda score: 0.0),
-    "iou_gain": _Reward(lambda score: score.overlap - score.kept),
+    "iou_gain": _Reward(lambda score: score.overlap - score.kept, overlap_suffices=False),
     # The worst there is, so that to lose the target for good never pays.
-    "giou": _Reward(lambda score: score.giou, untracked=-1.0),
+    "giou": _Reward(lambda score: score.giou, untracked=-1.0, overlap_suffices=False),
     "lost_penalty": _Reward(lambda score: -float(score.overlap == 0.0), untracked=-1.0),
 }
 
@@ -90,6 +93,11 @@ def frame_reward(
         score = FrameScore(score)
     total = sum(w * _REWARDS[name].of_frame(score) for name, w in _weights(reward).items())
     return float(total / frames)
+
+
+def overlap_suffices(reward: str | Mapping[str, float]) -> bool:
+    """Tell whether a reward asks for nothing of a frame but the estimate's overlap."""
+    return all(_REWARDS[name].overlap_suffices for name in _weights(reward))
 
 
 def untracked_reward(reward: str | Mapping[str, float], share: float) -> float:

@@ -22,7 +22,8 @@ from slt_gym.envs.arguments import (
 )
 from slt_gym.envs.clips import ClipSource
 from slt_gym.envs.episode import Episode, EpisodeRules, Observation
-from slt_gym.envs.frames import ClipFrames
+from slt_gym.envs.frames import ClipFrames, reuse_freed_memory
+from slt_gym.envs.stopwatch import Stopwatch
 
 
 class TrackingEnv(gym.Env[Observation, ArrayLike]):
@@ -155,7 +156,13 @@ class TrackingEnv(gym.Env[Observation, ArrayLike]):
     | `lost_after` | `None` | end after that many consecutive visible frames at IoU 0 |
     | `restart` | `False` | begin again that many frames after a failure; True: 5 |
     | `dataset_options` | `None` | a dict of further options of the dataset |
+    | `reduced_decode` | `False` | decode JPEG frames smaller where the crop is smaller anyway |
     | `render_mode` | `None` | `"rgb_array"`: ground truth green, estimate red, window yellow |
+
+    `reduced_decode=True` decodes a JPEG frame at 1/2, 1/4 or 1/8 of its size where the search
+    window is at least so many times as large as the crop, in a fraction of the time. Boxes, windows
+    and rewards keep the whole frame's pixels; crops lie where they did, but their grey levels
+    differ from those that published trackers see. Templates and augmented frames are decoded whole.
 
     ## Vectorized environment
 
@@ -189,18 +196,23 @@ class TrackingEnv(gym.Env[Observation, ArrayLike]):
         lost_after: int | None = None,
         restart: bool | int = False,
         dataset_options: dict[str, Any] | None = None,
+        reduced_decode: bool = False,
         render_mode: str | None = None,
         **unknown: Any,
     ) -> None:
         check_keywords(unknown)
         self.render_mode = check_render_mode(render_mode)
-        self._rules = check_rules(geometry, action, action_options, reward, lost_after, restart)
+        self._rules = check_rules(
+            geometry, action, action_options, reward, lost_after, restart, reduced_decode
+        )
         length = check_num_frames(num_frames)
         sampler = check_sampler(sampler)
         augmentation = check_augment(augment, sampler)
         sequences = open_sequences(dataset, root, split, dataset_options)
         self._source = ClipSource(sequences, length, sampler=sampler, augmentation=augmentation)
+        reuse_freed_memory()
         self._episode: Episode | None = None
+        self.stopwatch = Stopwatch()  # the seconds to decode (or draw) frames and to crop them
         self.observation_space = self._rules.observation_space  # type: ignore[assignment]
         self.action_space = self._rules.action_space
 
@@ -240,8 +252,13 @@ class TrackingEnv(gym.Env[Observation, ArrayLike]):
         if seed is not None:
             self._source.restart()
         clip = self._source.choose(options) if options else self._source.next(self.np_random)
-        self._episode = Episode(ClipFrames(clip, self._rules.geometry), self._rules)
-        return self._episode.observe(), self._episode.start_info()
+        keep = self._rules.count_kept(tracks=1, rendered=self.render_mode is not None)
+        frames = ClipFrames(clip, self._rules.geometry, stopwatch=self.stopwatch, keep=keep)
+        # The old frames' memory is not given back to the system before the new ones are decoded.
+        old, self._episode = self._episode, Episode(frames, self._rules)
+        observation = self._episode.observe()
+        del old
+        return observation, self._episode.start_info()
 
     def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Act on the next frame, or once more on the same one with ``action="moves"``.

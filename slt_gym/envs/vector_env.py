@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space, create_empty_array
+from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from slt_gym.data import SequenceDataset
@@ -27,6 +27,7 @@ from slt_gym.envs.arguments import (
 )
 from slt_gym.envs.clips import ClipSource
 from slt_gym.envs.episode import Episode, EpisodeRules, Observation
+from slt_gym.envs.frames import reuse_freed_memory
 from slt_gym.envs.group import TrackGroup, TrackStep
 from slt_gym.envs.infos import pack_infos
 from slt_gym.envs.stopwatch import Stopwatch
@@ -71,12 +72,14 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         lost_after: End after that many consecutive visible frames at IoU 0.
         restart: Begin again that many frames after a failure instead; True: 5.
         dataset_options: Further options of the dataset.
+        reduced_decode: Decode JPEG frames smaller where their crops are smaller anyway.
         render_mode: ``"rgb_array"``: :meth:`render` gives one picture for each track.
         tracks_per_clip: Tracks that share each clip (k); divides ``num_envs``.
         threads: Threads that decode and crop; 0 takes one for each core, at most one a group.
         prefetch: Decode the next frame ahead of time.
-        copy: Return fresh observations; else two batches that are overwritten in turn, so that the
-            previous step's observations are valid until the next step returns.
+        copy: Return fresh observations, which the threads write to directly; else two batches that
+            are overwritten in turn, so that the previous step's observations are valid until the
+            next step returns.
         autoreset_mode: ``"next_step"``, ``"same_step"`` or ``"disabled"``, or Gymnasium's enum.
 
     Raises:
@@ -107,6 +110,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         lost_after: int | None = None,
         restart: bool | int = False,
         dataset_options: dict[str, Any] | None = None,
+        reduced_decode: bool = False,
         render_mode: str | None = None,
         tracks_per_clip: int = 1,
         threads: int = 0,
@@ -132,7 +136,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         self.copy = bool(copy)
 
         self._rules = rules = check_rules(
-            geometry, action, action_options, reward, lost_after, restart
+            geometry, action, action_options, reward, lost_after, restart, reduced_decode
         )
         length = check_num_frames(num_frames)
         sampler = check_sampler(sampler)
@@ -143,6 +147,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
+        reuse_freed_memory()
         self.stopwatch = Stopwatch()
         self._pool = ThreadPoolExecutor(
             threads or min(count_cores(), groups), thread_name_prefix="slt_gym-decode"
@@ -155,14 +160,12 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
                 self.autoreset_mode,
                 self._pool if prefetch else None,
                 self.stopwatch,
+                rendered=self.render_mode is not None,
             )
             for g in range(groups)
         ]
-        # The batch that was returned last comes first.
-        self._batches: list[Observation] = [
-            create_empty_array(self.single_observation_space, self.num_envs, np.zeros)  # type: ignore[misc]
-            for _ in range(1 if self.copy else 2)
-        ]
+        # Without copies, the batches that are written in turn; the one returned last comes first.
+        self._batches = [] if self.copy else [self._make_batch(), self._make_batch()]
         self._begun = np.zeros(self.num_envs, np.bool_)
         self._ended = np.zeros(self.num_envs, np.bool_)
 
@@ -232,20 +235,19 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         options = dict(options or {})
         mask = _check_mask(options.pop("reset_mask", None), self.num_envs)
         seeds = self._spread_seeds(seed, mask)
-        rows = self._turn_batch(keep=~mask)
-        k = self.tracks_per_clip
+        batch, k = self._next_batch(), self.tracks_per_clip
+        rows = self._split(batch)
 
         def reset_group(g: int) -> dict[int, dict[str, Any]]:
             tracks = np.flatnonzero(mask[g * k : (g + 1) * k]).tolist()
-            if not tracks:
-                return {}
-            return self._groups[g].reset(tracks, rows[g], seeds[g], options)
+            infos = self._groups[g].reset(tracks, rows[g], seeds[g], options) if tracks else {}
+            self._groups[g].observe(set(range(k)).difference(tracks), rows[g])
+            return infos
 
         results = self._run(reset_group)
         self._begun |= mask
         self._ended &= ~mask
-        infos = [results[i // k].get(i % k) for i in range(self.num_envs)]
-        return self._observations(), infos
+        return batch, [results[i // k].get(i % k) for i in range(self.num_envs)]
 
     def step(
         self, actions: NDArray[Any]
@@ -284,8 +286,8 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
             )
         autoreset = self._ended & (self.autoreset_mode is AutoresetMode.NEXT_STEP)
         checked = _check_actions(self._rules.form, actions, autoreset)
-        rows = self._turn_batch()
-        k = self.tracks_per_clip
+        batch, k = self._next_batch(), self.tracks_per_clip
+        rows = self._split(batch)
 
         def step_group(g: int) -> list[TrackStep]:
             part = slice(g * k, (g + 1) * k)
@@ -293,7 +295,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
 
         steps = [track for result in self._run(step_group) for track in result]
         self._ended = np.array([track.terminated for track in steps])
-        return self._observations(), steps
+        return batch, steps
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """Draw each track's latest frame; None without ``render_mode="rgb_array"``."""
@@ -304,6 +306,37 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         return tuple(
             episode.render() for group in self._groups for episode in group.episodes if episode
         )
+
+    def use_batches(self, first: Observation, second: Observation) -> None:
+        """Write observations into these arrays in turn from now on, as with ``copy=False``.
+
+        Their memory is the caller's choice, such as page-locked memory that a GPU reads at once:
+        ``torch.empty(shape, dtype=…, pin_memory=True).numpy()``.
+
+        Args:
+            first: C-contiguous arrays by the keys of ``observation_space``, of its shapes and
+                types.
+            second: The same, in other memory.
+
+        Raises:
+            InvalidArgumentError: A key is missing, or an array is another one than is needed.
+        """
+        for batch in (first, second):
+            for key, space in self.observation_space.items():  # type: ignore[attr-defined]
+                array = batch.get(key)
+                if (
+                    not isinstance(array, np.ndarray)
+                    or (array.shape, array.dtype) != (space.shape, space.dtype)
+                    or not array.flags.c_contiguous
+                ):
+                    found = getattr(array, "dtype", None), getattr(array, "shape", None)
+                    raise InvalidArgumentError(
+                        f"the array of {key!r} is {found}: needed is a C-contiguous one of "
+                        f"{space.dtype}, shape {space.shape}"
+                    )
+        keys = self._rules.shapes
+        self._batches = [{key: batch[key] for key in keys} for batch in (first, second)]
+        self.copy = False
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the threads."""
@@ -317,23 +350,24 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         wait(futures)
         return [future.result() for future in futures]
 
-    def _turn_batch(self, keep: NDArray[np.bool_] | None = None) -> list[Observation]:
-        """Return each group's rows of the batch to write next; ``keep`` rows are carried over."""
-        if len(self._batches) == 2:
-            self._batches.reverse()
-            if keep is not None:
-                for key, array in self._batches[0].items():
-                    array[keep] = self._batches[1][key][keep]
-        batch, k = self._batches[0], self.tracks_per_clip
+    def _make_batch(self) -> Observation:
+        shapes = self._rules.shapes.items()
+        return {key: np.empty((self.num_envs, *shape), dtype) for key, (shape, dtype) in shapes}
+
+    def _next_batch(self) -> Observation:
+        """Return the batch to write and to return next; its dict is the caller's."""
+        if self.copy:
+            return self._make_batch()
+        self._batches.reverse()
+        return dict(self._batches[0])
+
+    def _split(self, batch: Observation) -> list[Observation]:
+        """Return each group's rows of a batch."""
+        k = self.tracks_per_clip
         return [
             {key: array[g * k : (g + 1) * k] for key, array in batch.items()}
             for g in range(len(self._groups))
         ]
-
-    def _observations(self) -> Observation:
-        batch = self._batches[0]
-        # A new dict in either case: the arrays are the batch's, the dict is the caller's.
-        return {key: array.copy() if self.copy else array for key, array in batch.items()}
 
     def _spread_seeds(
         self, seed: int | list[int | None] | None, mask: NDArray[np.bool_]

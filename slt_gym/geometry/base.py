@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slt_gym.errors import InvalidArgumentError, unknown
-from slt_gym.geometry.window import Window
+from slt_gym.geometry.window import Window, crop_reduced
 
 
 class Geometry(ABC):
@@ -77,6 +77,23 @@ class Geometry(ABC):
             f"{type(self).__name__} cuts no masks: accepted are geometries with a crop_mask of "
             "their own, such as siamattn's"
         )
+
+    def crop_reduced(
+        self,
+        frame: NDArray[np.uint8],
+        factor: int,
+        window: Window,
+        size: int,
+        fill: NDArray[np.uint8],
+        out: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Cut ``window`` out of a frame decoded at 1/``factor`` of its size; else as :meth:`crop`.
+
+        The crop looks like that of the whole frame, but is not the same in every grey level.
+        """
+        scale = window.side / size
+        x, y = (first + (scale - 1) / 2 for first in window.origin)
+        return crop_reduced(frame, factor, (x, y), scale, size, fill, out)
 
     @abstractmethod
     def limit(self, box: ArrayLike, frame_size: tuple[int, int]) -> NDArray[np.float64]:

@@ -7,22 +7,24 @@ computes in float64.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
 def to_cxcywh(boxes: ArrayLike) -> NDArray[np.float64]:
     """Convert ``(x, y, w, h)`` to ``(cx, cy, w, h)``."""
-    boxes = np.asarray(boxes, np.float64)
-    size = boxes[..., 2:]
-    return np.concatenate([boxes[..., :2] + size / 2, size], axis=-1)
+    moved = np.array(boxes, np.float64)
+    moved[..., :2] += moved[..., 2:] / 2
+    return moved
 
 
 def from_cxcywh(boxes_cxcywh: ArrayLike) -> NDArray[np.float64]:
     """Convert ``(cx, cy, w, h)`` to ``(x, y, w, h)``."""
-    boxes = np.asarray(boxes_cxcywh, np.float64)
-    size = boxes[..., 2:]
-    return np.concatenate([boxes[..., :2] - size / 2, size], axis=-1)
+    moved = np.array(boxes_cxcywh, np.float64)
+    moved[..., :2] -= moved[..., 2:] / 2
+    return moved
 
 
 def to_corners(boxes: ArrayLike) -> NDArray[np.float64]:
@@ -63,6 +65,8 @@ def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """
     a = np.asarray(a, np.float64)
     b = np.asarray(b, np.float64)
+    if a.shape == b.shape == (4,):
+        return np.float64(_iou_of_two(a.tolist(), b.tolist()))
     with np.errstate(invalid="ignore"):
         low = np.maximum(a[..., :2], b[..., :2])
         high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
@@ -70,6 +74,19 @@ def iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
         union = np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - intersection
         overlap = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
     return np.clip(np.nan_to_num(overlap, nan=0.0, posinf=0.0, neginf=0.0), 0.0, 1.0)
+
+
+def _iou_of_two(a: list[float], b: list[float]) -> float:
+    """Compute what :func:`iou` does, operation for operation, a tenth as long for one pair."""
+    if not all(map(math.isfinite, (*a, *b))):
+        return 0.0
+    (x, y, w, h), (u, v, s, t) = a, b
+    width = max(min(x + w, u + s) - max(x, u), 0.0)
+    height = max(min(y + h, v + t) - max(y, v), 0.0)
+    intersection = width * height
+    union = w * h + s * t - intersection
+    overlap = intersection / union if union > 0 else 0.0
+    return min(max(overlap, 0.0), 1.0) if math.isfinite(overlap) else 0.0
 
 
 def keep_inside(

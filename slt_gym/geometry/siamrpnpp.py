@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from slt_gym.geometry.base import Geometry, register_geometry
 from slt_gym.geometry.boxes import keep_inside, to_cxcywh
-from slt_gym.geometry.window import Window, crop_mask, crop_window
+from slt_gym.geometry.window import Window, crop_mask, crop_window, mean_colour
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SiamRPNGeometry(Geometry):
 
     def fill_colour(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the frame's mean colour, cut (not rounded) to uint8, shape ``(3,)``."""
-        return np.mean(frame, axis=(0, 1)).astype(np.uint8)
+        return mean_colour(frame)
 
     def template_window(self, box: ArrayLike) -> Window:
         """Return the template's window around ``box``, frame pixels."""

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from slt_gym.geometry.base import Geometry, register_geometry
-from slt_gym.geometry.boxes import keep_inside, to_cxcywh
-from slt_gym.geometry.window import Window, crop_window
+from slt_gym.geometry.boxes import keep_inside
+from slt_gym.geometry.window import Window, crop_window, mean_colour
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TransTGeometry(Geometry):
 
     def fill_colour(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the frame's mean colour, cut (not rounded) to uint8, shape ``(3,)``."""
-        return np.mean(frame, axis=(0, 1)).astype(np.uint8)
+        return mean_colour(frame)
 
     def template_window(self, box: ArrayLike) -> Window:
         """Return the template's window around ``box``, frame pixels."""
@@ -66,10 +66,10 @@ class TransTGeometry(Geometry):
 
 
 def _context_window(box: ArrayLike, factor: float) -> Window:
-    cx, cy, w, h = to_cxcywh(np.asarray(box, np.float64)).tolist()
+    x, y, w, h = np.asarray(box, np.float64).tolist()
     context = (factor - 1) * (w + h) / 2
     side = math.ceil(math.sqrt((w + context) * (h + context)))
-    return Window(cx, cy, max(side, 1))
+    return Window(x + w / 2, y + h / 2, max(side, 1))
 
 
 register_geometry("transt", TransTGeometry())

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from slt_gym.errors import InvalidArgumentError
 from slt_gym.geometry.base import Geometry, register_geometry
 from slt_gym.geometry.boxes import from_cxcywh, to_cxcywh
-from slt_gym.geometry.window import Window
+from slt_gym.geometry.window import Window, crop_reduced
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,13 @@ class SteppedWindow(Window):
 
     step: int = 1
     offset: tuple[int, int] = (0, 0)
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """First column and row, wherever the frame ends."""
+        centres = zip((self.cx, self.cy), self.offset, strict=True)
+        x, y = (o + self.step * round((c - self.side / 2) / self.step) for c, o in centres)
+        return x, y
 
     def indices(self, frame_size: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return the columns and rows to read, the frame's border repeated outside of it."""
@@ -139,6 +146,27 @@ class TrDiMPGeometry(Geometry):
             raise InvalidArgumentError(f"out has shape {out.shape}: needed is {crop.shape}")
         out[:] = crop
         return out
+
+    def crop_reduced(
+        self,
+        frame: NDArray[np.uint8],
+        factor: int,
+        window: Window,
+        size: int,
+        fill: NDArray[np.uint8],
+        out: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Cut ``window`` out of a frame decoded at 1/``factor`` of its size, see :class:`Geometry`.
+
+        The border is repeated, as by :meth:`crop`.
+        """
+        del fill
+        if not isinstance(window, SteppedWindow):
+            window = SteppedWindow(window.cx, window.cy, window.side)
+        # Where the first of the pixels that are read, every step-th one, lies in the crop.
+        inset = window.step * (window.side // window.step / size - 1) / 2
+        x, y = (first + inset for first in window.first)
+        return crop_reduced(frame, factor, (x, y), window.side / size, size, None, out)
 
     def limit(self, box: ArrayLike, frame_size: tuple[int, int]) -> NDArray[np.float64]:
         """Keep the size between ``min_size`` and the frame's, and the centre near the frame.

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 import slt_gym.data.synthetic.dataset
 from slt_gym.agents import ReferenceReplayBuffer
 from slt_gym.data import Clip
+from slt_gym.data.samples import Source, write_sample
 from slt_gym.envs import make_sb3_env
 from slt_gym.envs.references import View, pack_reference
 from slt_gym.errors import InvalidArgumentError
@@ -121,6 +122,17 @@ def test_batches_are_those_of_dict_replay_buffer(kwargs: dict) -> None:
     assert ours.full
     assert ours.size() == theirs.size() == rows
     assert_same(sample(ours, size=100), sample(theirs, size=100))
+    env.close()
+
+
+def test_frames_that_were_decoded_smaller_are_so_again(tmp_path: Path) -> None:
+    write_sample("folder", tmp_path / "folder", Source(2, 12, 480, 360, seed=3))
+    options = {"geometry": "transt-tiny", "num_frames": 6, "reduced_decode": True}
+    root = str(tmp_path / "folder")
+    env = make_sb3_env("SLTTrack-Folder-v0", 2, seed=1, root=root, **options)
+    buffers = make_buffer(env, 12, cache_bytes=0), make_peer(env, 12)
+    collect(env, 20, *buffers)
+    assert_same(*(sample(buffer) for buffer in buffers))
     env.close()
 
 

@@ -253,6 +253,43 @@ def test_partial_reset_leaves_the_others_alone(memory: Memory, copies: bool) -> 
     env.close()
 
 
+def test_rows_that_are_not_reset_are_drawn_anew(memory: Memory) -> None:
+    memory()
+    env = make_vec(4, tracks_per_clip=2)
+    mask = np.array([False, True, False, False])
+    first, _ = env.reset(seed=0, options={"reset_mask": np.arange(4) < 2})
+    assert all(array[:2].any() and not array[2:].any() for array in first.values())
+    shown = {key: array.copy() for key, array in first.items()}
+    for array in first.values():
+        array[:] = 99  # the caller's own
+    second, _ = env.reset(options={"reset_mask": mask})
+    for key, array in second.items():
+        np.testing.assert_array_equal(array[0], shown[key][0])
+        assert not array[2:].any()
+
+
+def test_writes_to_the_callers_arrays(memory: Memory) -> None:
+    memory()
+    plain, env = make_vec(2), make_vec(2)
+    space = env.observation_space
+    batches = [
+        {key: np.zeros(part.shape, part.dtype) for key, part in space.items()} for _ in range(2)
+    ]
+    env.use_batches(*batches)
+    results = [(one.reset(seed=3)[0], *(one.step(np.zeros((2, 4)))[0],)) for one in (plain, env)]
+    for ours, theirs in zip(*results, strict=True):
+        assert_same(ours, theirs)
+    for key in space:
+        owners = [{id(batch[key]) for batch in batches}, {id(o[key]) for o in results[1]}]
+        assert owners[0] == owners[1]
+
+    wrong = {**batches[0], "box": np.zeros((2, 4))}
+    with pytest.raises(InvalidArgumentError, match=r"'box' is .*float64.*: needed is .* float32"):
+        env.use_batches(batches[0], wrong)
+    with pytest.raises(InvalidArgumentError, match="'search' is"):
+        env.use_batches({key: batches[0][key] for key in ("box", "template")}, batches[1])
+
+
 @pytest.mark.parametrize("k", [1, 2])
 def test_walk_is_dealt_out_to_the_groups(memory: Memory, k: int) -> None:
     memory(*(MemorySequence(f"m{i}", draw_boxes(i % 3)) for i in range(5)))

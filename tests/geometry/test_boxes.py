@@ -118,3 +118,14 @@ def test_boxes_kept_inside(box: tuple[float, ...], size: tuple[int, int], min_si
     np.testing.assert_allclose(
         to_cxcywh(keep_inside(from_cxcywh(kept), size, min_size)), kept, atol=1e-9
     )
+
+
+wild = st.floats(-1e4, 1e4) | st.sampled_from([0.0, np.nan, np.inf, -np.inf, 1e300, -3.0])
+
+
+@given(a=st.tuples(*[wild] * 4) | box, b=st.tuples(*[wild] * 4) | box)
+@settings(deadline=None)
+def test_iou_of_one_pair_is_that_of_many(a: tuple[float, ...], b: tuple[float, ...]) -> None:
+    with np.errstate(over="ignore"):
+        assert iou(a, b) == iou([a], [b])[0]
+    assert isinstance(iou(a, b), np.float64)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from slt_gym.errors import InvalidArgumentError
 from slt_gym.geometry import Window, crop_mask, crop_window, get_geometry
+from slt_gym.geometry.window import mean_colour
 
 FRAME = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
 FILL = np.array([11, 99, 200], np.uint8)
@@ -45,9 +46,8 @@ def test_many_boxes_convert_at_once() -> None:
         np.testing.assert_array_equal(together[i, j], view.to_crop(boxes[i, j]))
 
 
-def pad_slice_resize(view: Window, size: int) -> np.ndarray:
+def pad_slice_resize(view: Window, size: int, margin: int = 300) -> np.ndarray:
     """Crop the published way: pad the whole frame far enough, slice, resize."""
-    margin = 300
     padded = np.empty((40 + 2 * margin, 56 + 2 * margin, 3), np.uint8)
     padded[:] = FILL
     padded[margin:-margin, margin:-margin] = FRAME
@@ -67,6 +67,35 @@ def test_a_crop_is_a_slice_of_the_padded_frame(window: Window, size: int) -> Non
     np.testing.assert_array_equal(crop, pad_slice_resize(window, size))
 
 
+@given(
+    window=st.builds(Window, cx=st.floats(0, 56), cy=st.floats(0, 40), side=st.integers(90, 1100)),
+    size=st.sampled_from([1, 7, 32, 48]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_huge_window_is_a_slice_of_the_padded_frame(window: Window, size: int) -> None:
+    expected = pad_slice_resize(window, size, margin=1100)
+    np.testing.assert_array_equal(crop_window(FRAME, window, size, FILL), expected)
+
+
+def test_pages_of_a_huge_window_that_nothing_reads_are_never_made() -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    window = Window(28, 20, 8_000)  # 192 MB
+    assert (crop_window(FRAME, window, 64, FILL).reshape(3, -1).T == FILL).all(axis=1).mean() > 0.99
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000  # kB
+
+
+@given(seed=st.integers(0, 1000), height=st.integers(1, 40), width=st.integers(1, 40))
+@settings(deadline=None)
+def test_the_mean_colour_is_numpys(seed: int, height: int, width: int) -> None:
+    frame = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    frame = np.where(seed % 3, frame, frame[:1, :1])  # whole numbers are a mean's edge
+    frame.flags.writeable = False
+    for view in (frame, frame[:, ::-1], frame[::2]):
+        expected = np.mean(view, axis=(0, 1)).astype(np.uint8)
+        np.testing.assert_array_equal(mean_colour(view), expected)
+
+
 @pytest.mark.parametrize("size", [64, 20])
 @pytest.mark.parametrize(
     "window",
@@ -79,6 +108,14 @@ def test_a_crop_can_be_written_in_place(window: Window, size: int) -> None:
     assert crop_window(FRAME, window, size, FILL, out) is out
     np.testing.assert_array_equal(batch[1], crop_window(FRAME, window, size, FILL))
     assert not batch[0].any()
+
+
+def test_a_crop_is_written_to_any_array() -> None:
+    view = Window(28, 20, 20)
+    expected = crop_window(FRAME, view, 16, FILL)
+    for out in (np.zeros((16, 16, 3), np.uint8).transpose(2, 0, 1), np.zeros((3, 16, 16))):
+        assert crop_window(FRAME, view, 16, FILL, out) is out
+        np.testing.assert_array_equal(out, expected)
 
 
 def test_a_crop_does_not_share_the_frames_memory() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slt_gym.data.jpeg import ReducedFrame, decode_reduced
 from slt_gym.data.pack.environments import ShardFile, read_value
 from slt_gym.data.pack.manifest import Manifest, read_index, read_manifest
 from slt_gym.data.pack.records import (
@@ -18,7 +19,7 @@ from slt_gym.data.pack.records import (
     sequence_key,
     unseal,
 )
-from slt_gym.data.sequence import Sequence, SequenceDataset, decode_frame
+from slt_gym.data.sequence import Sequence, SequenceDataset, decode_frame, whole_frame
 from slt_gym.errors import AnnotationError, InvalidArgumentError
 
 
@@ -38,6 +39,12 @@ class PackedSequence(Sequence):
         what = f"frame {t} of {self.name!r}, in {self._shard.path}"
         key = frame_key(self._frames[t])
         return read_value(self._shard, key, lambda value: decode_frame(unseal(value), what))
+
+    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
+        """Return frame ``t`` at 1/``factor`` of its size if it is a JPEG, else whole."""
+        key = frame_key(self._frames[t])
+        reduced = read_value(self._shard, key, lambda value: decode_reduced(unseal(value), factor))
+        return whole_frame(self.read(t)) if reduced is None else reduced
 
     def read_encoded(self, t: int) -> bytes:
         """Return the content of the file that frame ``t`` was.
