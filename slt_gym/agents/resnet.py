@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slt_gym.agents.convolution import conv_bn
+from slt_gym.agents.recomputation import Recomputing
+
 _EXPANSION = 4  # output channels of a bottleneck over its inner channels
 
 
@@ -29,13 +32,13 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, 4 * planes, H / stride, W / stride)``."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
+        shortcut = x if self.downsample is None else conv_bn(x, *self.downsample)
+        x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
+        x = F.relu(conv_bn(x, self.conv2, self.bn2), inplace=True)
+        return F.relu(conv_bn(x, self.conv3, self.bn3) + shortcut, inplace=True)
 
 
-class ResNet(nn.Module):
+class ResNet(Recomputing):
     """A residual network up to its last listed layer, without pooling and classifier.
 
     Args:
@@ -79,8 +82,14 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, 3, H, W)`` to the last layer's features."""
         x = x.contiguous(memory_format=torch.channels_last)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
         for i in range(1, self.num_layers + 1):
-            x = getattr(self, f"layer{i}")(x)
+            x = self.run_layer(x, i)
+        return x
+
+    def run_layer(self, x: Tensor, number: int) -> Tensor:
+        """Map the previous layer's features to those of layer ``number``, from 1 on."""
+        for block in getattr(self, f"layer{number}"):
+            x = self.run(block, x)
         return x

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slt_gym.agents.convolution import conv_bn
 from slt_gym.agents.siamrpnpp.heads import DepthwiseCorrelation
 from slt_gym.cuda_ops import deform_roi_pool
 
@@ -25,7 +26,7 @@ class ConvolutionUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, hidden, H, W)``."""
-        return F.relu(self.BN256(self.conv(x)), inplace=True)
+        return F.relu(conv_bn(x, self.conv, self.BN256), inplace=True)
 
 
 class FeatureFusion(nn.Module):
@@ -43,7 +44,7 @@ class FeatureFusion(nn.Module):
         fused = torch.zeros((), device=searches[0].device)
         correlations = cast(Iterable[DepthwiseCorrelation], self.xcorr)
         for unit, xcorr, z, x in zip(self.convs, correlations, templates, searches, strict=True):
-            fused = fused + unit(xcorr(xcorr.conv_kernel(z), x))
+            fused = fused + unit(xcorr(xcorr.kernel(z), x))
         return fused
 
     def fuse_mask(self, maps: list[Tensor]) -> Tensor:

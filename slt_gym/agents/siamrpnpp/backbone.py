@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slt_gym.agents.convolution import conv_bn
+from slt_gym.agents.recomputation import Recomputing
+
 _EXPANSION = 4  # output channels of a bottleneck over its inner channels
 _STRIDES = (1, 2, 1, 1)
 _DILATIONS = (1, 1, 2, 4)
@@ -27,7 +30,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
-        self.downsample: nn.Module | None = None
+        self.downsample: nn.Sequential | None = None
         if first:
             self.downsample = nn.Sequential(
                 nn.Conv2d(channels, width, 1, bias=False)
@@ -38,13 +41,13 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, 4 * planes, H', W')``."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
+        shortcut = x if self.downsample is None else conv_bn(x, *self.downsample)
+        x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
+        x = F.relu(conv_bn(x, self.conv2, self.bn2), inplace=True)
+        return F.relu(conv_bn(x, self.conv3, self.bn3) + shortcut, inplace=True)
 
 
-class AtrousResNet(nn.Module):
+class AtrousResNet(Recomputing):
     """A residual network of stride 8 whose later layers dilate instead of striding.
 
     Args:
@@ -104,10 +107,11 @@ class AtrousResNet(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map images ``(B, 3, H, W)``, BGR in 0 to 255, to the stem's and the layers' maps."""
         x = x.contiguous(memory_format=torch.channels_last)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
         maps = [x]
         x = F.max_pool2d(x, 3, 2, 1)
         for i in range(1, 5):
-            x = getattr(self, f"layer{i}")(x)
+            for block in getattr(self, f"layer{i}"):
+                x = self.run(block, x)
             maps.append(x)
         return maps
