@@ -191,6 +191,18 @@ class PlainSLT:
         given = (templates, template_box) if self.geometry.shows_template_box else (templates,)
         return self.network.encode(*given)
 
+    def _start(self, clip: Clip) -> tuple[Tensor, Any, NDArray[np.float32], tuple[int, int]]:
+        """Return a track's template, padding colour, box in the template, and the frame's size."""
+        geometry, frame = self.geometry, self._read(clip, clip.template)
+        window, size = geometry.template_window(clip.template_box), geometry.template_size
+        box = geometry.template_box(clip.template_box).astype(np.float32)
+        frame_size = frame.shape[1], frame.shape[0]
+        if self.encodes_once:  # no padding; and random shifts follow from the uint8 pixels
+            fill = np.zeros(3, np.uint8)
+            return torch.from_numpy(geometry.crop(frame, window, size, fill)), fill, box, frame_size
+        fill = np.mean(frame, axis=(0, 1)).astype(np.uint8)
+        return self._crop(frame, window, size, fill), fill, box, frame_size
+
     def explore(self, clips: list[Clip], seed: int) -> PlainRollout:
         """Track each clip greedily, and once with sampled proposals."""
         geometry, device = self.geometry, self.device
@@ -198,21 +210,10 @@ class PlainSLT:
         self.network.set_seed(seed)
         tracks = [clip for clip in clips for _ in range(2)]
         greedy = torch.tensor([True, False] * len(clips), device=device)
-        fills, templates, template_boxes, boxes, sizes = [], [], [], [], []
-        for clip in tracks:
-            frame = self._read(clip, clip.template)
-            fill = np.zeros(3, np.uint8)
-            if not self.encodes_once:
-                fill = np.mean(frame, axis=(0, 1)).astype(np.uint8)
-            window, size = geometry.template_window(clip.template_box), geometry.template_size
-            crop = self._crop(frame, window, size, fill)
-            if self.encodes_once:  # its random shifts follow from the uint8 pixels
-                crop = torch.from_numpy(geometry.crop(frame, window, size, fill))
-            templates.append(crop)
-            fills.append(fill)
-            template_boxes.append(geometry.template_box(clip.template_box).astype(np.float32))
-            boxes.append(clip.boxes[0].copy())
-            sizes.append((frame.shape[1], frame.shape[0]))
+        boxes = [clip.boxes[0].copy() for clip in tracks]
+        templates, fills, template_boxes, sizes = map(
+            list, zip(*(self._start(clip) for clip in tracks), strict=True)
+        )
         stack, template_box = torch.stack(templates), torch.tensor(np.stack(template_boxes))
         out = PlainRollout([], [], [], [], [], [], stack[1::2], template_box[1::2])
         features: Any = None

@@ -41,7 +41,7 @@ from stable_baselines3.common.logger import Logger
 
 from slt_gym.agents import SLT, TrackerPolicy
 from slt_gym.agents import policy as policy_module
-from slt_gym.agents.features import find_equal_crops
+from slt_gym.agents.features import find_equal_crops, upload
 from slt_gym.agents.precision import PRECISIONS
 from slt_gym.agents.siamrpnpp import SiamRPNpp
 from slt_gym.agents.transt import TransT
@@ -126,9 +126,19 @@ class Ours:
             self.model.env.step = step  # type: ignore[union-attr, method-assign]
 
 
-def calm(network: Any) -> None:
-    """Let random weights propose boxes of about the target's size: windows must not grow."""
+def calm(network: Any, observation: dict[str, Any]) -> None:
+    """Let random weights track: activations of unit size, boxes of about the target's size."""
+    statistics_of = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for module in statistics_of:
+        module.momentum = 1.0  # takes over the crops' statistics
+    device = next(network.parameters()).device
+    template, search = (upload(observation[key][:2], device) for key in ("template", "search"))
     with torch.no_grad():
+        network.train()
+        network.propose(network.encode(template), search)
+        network.eval()
+        for module in statistics_of:
+            module.momentum = 0.1
         if isinstance(network, TransT):
             layer = network.bbox_embed.layers[-1]
             layer.weight.mul_(0.1)
@@ -157,7 +167,8 @@ def make_model(args: argparse.Namespace, root: Path) -> SLT:
         seed=SEED,
         device=args.device,
     )
-    calm(model.policy.network)
+    assert model.env is not None
+    calm(model.policy.network, model.env.reset())  # type: ignore[arg-type]
     return model
 
 

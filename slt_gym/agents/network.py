@@ -197,4 +197,4 @@ def normalise_levels(crops: Tensor) -> Tensor:
     """Normalise RGB crops ``(B, 3, S, S)`` of any type, in [0, 255], by ImageNet's statistics."""
     mean = torch.tensor(IMAGE_MEAN, device=crops.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGE_STD, device=crops.device).view(1, 3, 1, 1)
-    return (crops.float() / 255 - mean) / std
+    return (crops.float() / 255).sub_(mean).div_(std)
