@@ -22,17 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slt_gym.agents import SLT, TrackerNetwork, resnet
+from slt_gym.agents import SLT, TrackerNetwork, convolution, resnet
 from slt_gym.agents.distribution import ProposalDistribution
 from slt_gym.agents.network import normalise
 from slt_gym.agents.registry import get_tracker_entry
 from slt_gym.agents.siamattn import heads as siamattn_heads
 from slt_gym.agents.siamrpnpp import backbone as siamrpnpp_backbone
-from slt_gym.agents.siamrpnpp import heads as siamrpnpp_heads
 from slt_gym.agents.siamrpnpp.network import SiamRPNpp, to_bgr
 from slt_gym.agents.transt.fusion import Attention
 from slt_gym.agents.trdimp import backbone as trdimp_backbone
-from slt_gym.agents.trdimp import iou_net
 from slt_gym.agents.trdimp.network import TrDiMP
 from slt_gym.data import Clip
 from slt_gym.envs.actions import action_to_box, box_to_action
@@ -40,12 +38,11 @@ from slt_gym.envs.stopwatch import Stopwatch
 from slt_gym.geometry import Window, get_geometry, iou
 
 _FOLDING: tuple[ModuleType, ...] = (
+    convolution,
     resnet,
     siamattn_heads,
     siamrpnpp_backbone,
-    siamrpnpp_heads,
     trdimp_backbone,
-    iou_net,
 )
 _BOUNDS = (-4.0, 4.0)  # of the observations' boxes
 

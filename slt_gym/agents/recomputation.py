@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
@@ -24,6 +24,16 @@ class Recomputing(nn.Module):
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
+
+
+class Blocks(Recomputing, nn.Sequential):
+    """Blocks that follow each other, each run by :meth:`run`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the first block's input to the last one's output."""
+        for block in self:
+            x = self.run(block, x)
+        return x
 
 
 def set_checkpointing(module: nn.Module, on: bool) -> None:

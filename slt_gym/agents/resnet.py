@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slt_gym.agents.convolution import conv_bn
-from slt_gym.agents.recomputation import Recomputing
+from slt_gym.agents.convolution import ConvBN, conv_bn
+from slt_gym.agents.recomputation import Blocks
 
 _EXPANSION = 4  # output channels of a bottleneck over its inner channels
 
@@ -25,20 +25,20 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(planes, width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
         self.downsample = (
-            nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            ConvBN(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
             if stride != 1 or channels != width
             else None
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, 4 * planes, H / stride, W / stride)``."""
-        shortcut = x if self.downsample is None else conv_bn(x, *self.downsample)
+        shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
         x = F.relu(conv_bn(x, self.conv2, self.bn2), inplace=True)
         return F.relu(conv_bn(x, self.conv3, self.bn3) + shortcut, inplace=True)
 
 
-class ResNet(Recomputing):
+class ResNet(nn.Module):
     """A residual network up to its last listed layer, without pooling and classifier.
 
     Args:
@@ -66,7 +66,7 @@ class ResNet(Recomputing):
         ):
             first = Bottleneck(channels, width, stride, dilation)
             channels = width * _EXPANSION
-            layer = nn.Sequential(first, *(Bottleneck(channels, width) for _ in range(count - 1)))
+            layer = Blocks(first, *(Bottleneck(channels, width) for _ in range(count - 1)))
             setattr(self, f"layer{i}", layer)
         self.num_layers = len(planes)
         self.channels = channels
@@ -85,11 +85,5 @@ class ResNet(Recomputing):
         x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
         for i in range(1, self.num_layers + 1):
-            x = self.run_layer(x, i)
-        return x
-
-    def run_layer(self, x: Tensor, number: int) -> Tensor:
-        """Map the previous layer's features to those of layer ``number``, from 1 on."""
-        for block in getattr(self, f"layer{number}"):
-            x = self.run(block, x)
+            x = getattr(self, f"layer{i}")(x)
         return x

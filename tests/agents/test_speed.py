@@ -81,8 +81,13 @@ def test_batch_norm_in_the_convolution_changes_nothing(size: int, bias: bool) ->
         nn.init.uniform_(tensor, 0.5, 2)
     x = torch.randn(2, 4, size, size, dtype=torch.float64, requires_grad=True)
     inputs = [x, *conv.parameters(), *bn.parameters()]
+    seen: list[int] = []
     out, expected = conv_bn(x, conv, bn), bn(conv(x))
     torch.testing.assert_close(out, expected)
+    hook = conv.register_forward_hook(lambda *_: seen.append(1))
+    assert torch.equal(conv_bn(x, conv, bn), expected)
+    hook.remove()
+    assert seen == [1]
     pull = torch.randn_like(out)
     torch.testing.assert_close(
         torch.autograd.grad(out, inputs, pull), torch.autograd.grad(expected, inputs, pull)
@@ -219,7 +224,7 @@ def test_options_reach_the_network_and_survive_saving(
         network = each.policy.network
         assert network.precision == options.get("precision", "float32")
         parts = [part for part in network.modules() if hasattr(part, "activation_checkpointing")]
-        assert len(parts) == 2
+        assert len(parts) == 4  # three layers and the fusion
         for part in parts:
             assert part.activation_checkpointing == ("activation_checkpointing" in options)
 

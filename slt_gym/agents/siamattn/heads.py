@@ -44,7 +44,7 @@ class FeatureFusion(nn.Module):
         fused = torch.zeros((), device=searches[0].device)
         correlations = cast(Iterable[DepthwiseCorrelation], self.xcorr)
         for unit, xcorr, z, x in zip(self.convs, correlations, templates, searches, strict=True):
-            fused = fused + unit(xcorr(xcorr.kernel(z), x))
+            fused = fused + unit(xcorr(xcorr.conv_kernel(z), x))
         return fused
 
     def fuse_mask(self, maps: list[Tensor]) -> Tensor:

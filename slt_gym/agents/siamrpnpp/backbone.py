@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slt_gym.agents.convolution import conv_bn
-from slt_gym.agents.recomputation import Recomputing
+from slt_gym.agents.convolution import ConvBN, conv_bn
+from slt_gym.agents.recomputation import Blocks
 
 _EXPANSION = 4  # output channels of a bottleneck over its inner channels
 _STRIDES = (1, 2, 1, 1)
@@ -30,9 +30,9 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
-        self.downsample: nn.Sequential | None = None
+        self.downsample: nn.Module | None = None
         if first:
-            self.downsample = nn.Sequential(
+            self.downsample = ConvBN(
                 nn.Conv2d(channels, width, 1, bias=False)
                 if pointwise
                 else nn.Conv2d(channels, width, 3, stride, padding, dilation, bias=False),
@@ -41,13 +41,13 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, 4 * planes, H', W')``."""
-        shortcut = x if self.downsample is None else conv_bn(x, *self.downsample)
+        shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
         x = F.relu(conv_bn(x, self.conv2, self.bn2), inplace=True)
         return F.relu(conv_bn(x, self.conv3, self.bn3) + shortcut, inplace=True)
 
 
-class AtrousResNet(Recomputing):
+class AtrousResNet(nn.Module):
     """A residual network of stride 8 whose later layers dilate instead of striding.
 
     Args:
@@ -69,7 +69,7 @@ class AtrousResNet(Recomputing):
         self.bn1 = nn.BatchNorm2d(stem)
         channels = stem
         for i, (width, count) in enumerate(zip(planes, blocks, strict=True)):
-            layer = nn.Sequential()
+            layer = Blocks()
             for k in range(count):
                 stride = _STRIDES[i] if k == 0 else 1
                 layer.append(Bottleneck(channels, width, stride, _DILATIONS[i], first=k == 0))
@@ -111,7 +111,6 @@ class AtrousResNet(Recomputing):
         maps = [x]
         x = F.max_pool2d(x, 3, 2, 1)
         for i in range(1, 5):
-            for block in getattr(self, f"layer{i}"):
-                x = self.run(block, x)
+            x = getattr(self, f"layer{i}")(x)
             maps.append(x)
         return maps

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from slt_gym.agents.convolution import conv_bn
+from slt_gym.agents.convolution import ConvBN
 from slt_gym.cuda_ops import depthwise_xcorr
 
 TEMPLATE_MAP = 7  # side of the template's maps, cut from their centre
@@ -21,7 +20,7 @@ class Neck(nn.Module):
         self.names = []
         for level, width in enumerate(channels, start=2):
             layer = nn.Module()
-            layer.downsample = nn.Sequential(
+            layer.downsample = ConvBN(
                 nn.Conv2d(width, hidden, 1, bias=False), nn.BatchNorm2d(hidden)
             )
             self.names.append(f"downsample{level}")
@@ -30,7 +29,7 @@ class Neck(nn.Module):
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Map ``(B, C_i, H, W)`` of each level to ``(B, C, H, W)``."""
         layers = [getattr(self, name).downsample for name in self.names]
-        return [conv_bn(x, *layer) for layer, x in zip(layers, maps, strict=True)]
+        return [layer(x) for layer, x in zip(layers, maps, strict=True)]
 
 
 def crop_centre(x: Tensor, side: int = TEMPLATE_MAP) -> Tensor:
@@ -46,13 +45,13 @@ class DepthwiseCorrelation(nn.Module):
         super().__init__()
 
         def adjust() -> nn.Sequential:
-            return nn.Sequential(
+            return ConvBN(
                 nn.Conv2d(hidden, hidden, 3, bias=False), nn.BatchNorm2d(hidden), nn.ReLU(True)
             )
 
         self.conv_kernel = adjust()
         self.conv_search = adjust()
-        self.head = nn.Sequential(
+        self.head = ConvBN(
             nn.Conv2d(hidden, hidden, 1, bias=False),
             nn.BatchNorm2d(hidden),
             nn.ReLU(True),
@@ -60,18 +59,8 @@ class DepthwiseCorrelation(nn.Module):
         )
 
     def forward(self, kernel: Tensor, search: Tensor) -> Tensor:
-        """Map kernels ``(B, C, 5, 5)`` of :meth:`kernel` and a search map to ``(B, out, g, g)``."""
-        x = depthwise_xcorr(_adjust(self.conv_search, search), kernel)
-        return self.head[3](_adjust(self.head, x))
-
-    def kernel(self, template: Tensor) -> Tensor:
-        """Map the template's map ``(B, C, 7, 7)`` to kernels ``(B, C, 5, 5)``."""
-        return _adjust(self.conv_kernel, template)
-
-
-def _adjust(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """Apply the first three layers: convolution, BatchNorm, ReLU."""
-    return F.relu(conv_bn(x, layers[0], layers[1]), inplace=True)
+        """Map kernels ``(B, C, 5, 5)`` (``conv_kernel``) and a search map to ``(B, out, g, g)``."""
+        return self.head(depthwise_xcorr(self.conv_search(search), kernel))
 
 
 class RegionProposal(nn.Module):
@@ -105,7 +94,7 @@ class RegionProposals(nn.Module):
         """
         pairs = zip(self.levels, templates, strict=True)
         return torch.stack(
-            [head.kernel(z) for level, z in pairs for head in (level.cls, level.loc)], dim=1
+            [head.conv_kernel(z) for level, z in pairs for head in (level.cls, level.loc)], dim=1
         )
 
     def forward(self, kernels: Tensor, searches: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -63,5 +63,5 @@ class Backbone(ResNet):
         x = x.contiguous(memory_format=torch.channels_last)
         x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
-        layer2 = self.run_layer(self.run_layer(x, 1), 2)
-        return layer2, self.run_layer(layer2, 3)
+        layer2 = self.layer2(self.layer1(x))
+        return layer2, self.layer3(layer2)

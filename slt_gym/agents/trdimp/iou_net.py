@@ -6,20 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slt_gym.agents.convolution import conv_bn
+from slt_gym.agents.convolution import ConvBN
 from slt_gym.cuda_ops import prroi_pool
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, padding: int = 1) -> nn.Sequential:
-    return nn.Sequential(
+    return ConvBN(
         nn.Conv2d(inputs, outputs, kernel, padding=padding),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
-
-
-def _apply(layers: nn.Sequential, x: Tensor) -> Tensor:
-    return F.relu(conv_bn(x, layers[0], layers[1]), inplace=True)
 
 
 class _Linear(nn.Module):
@@ -75,17 +71,14 @@ class IoUNet(nn.Module):
             Two tensors ``(B, width, 1, 1)``, one for each layer.
         """
         corners = _to_corners(box[:, None])
-        pooled3 = prroi_pool(_apply(self.conv3_1r, layer2), corners, 3, self.scales[0])[:, 0]
-        pooled4 = prroi_pool(_apply(self.conv4_1r, layer3), corners, 1, self.scales[1])[:, 0]
+        pooled3 = prroi_pool(self.conv3_1r(layer2), corners, 3, self.scales[0])[:, 0]
+        pooled4 = prroi_pool(self.conv4_1r(layer3), corners, 1, self.scales[1])[:, 0]
         both = torch.cat([self.fc3_1r(pooled3), pooled4], dim=1)
         return self.fc34_3r(both), self.fc34_4r(both)
 
     def features(self, layer2: Tensor, layer3: Tensor) -> tuple[Tensor, Tensor]:
         """Compute what boxes are pooled from, shapes ``(B, width, H2, W2)`` and ``…3``."""
-        return (
-            _apply(self.conv3_2t, _apply(self.conv3_1t, layer2)),
-            _apply(self.conv4_2t, _apply(self.conv4_1t, layer3)),
-        )
+        return self.conv3_2t(self.conv3_1t(layer2)), self.conv4_2t(self.conv4_1t(layer3))
 
     def forward(self, features: tuple[Tensor, Tensor], box: Tensor) -> Tensor:
         """Predict overlaps.
