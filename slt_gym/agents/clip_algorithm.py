@@ -17,10 +17,12 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
 from slt_gym.agents.distribution import ProposalDistribution
 from slt_gym.agents.features import map_features
 from slt_gym.agents.policy import TrackerPolicy
+from slt_gym.agents.precision import allow_tf32
 from slt_gym.agents.processes import Processes
 from slt_gym.agents.rollout import ClipRollout, RolloutRecorder
 from slt_gym.agents.target_masks import crop_target_masks
@@ -45,6 +47,7 @@ class ClipAlgorithm(BaseAlgorithm):
         micro_batch: Clips in one backward pass.
         env_id: The environment's id, if the algorithm makes it.
         env_kwargs: Its arguments then.
+        precision: Of the network, see :meth:`TrackerPolicy.compute_with`.
         curve: Environment steps and greedy AUC on the training clips, one pair an iteration.
         iterations: Batches of clips so far.
         seconds: Wall time spent in :meth:`learn`.
@@ -56,6 +59,7 @@ class ClipAlgorithm(BaseAlgorithm):
     micro_batch: int
     env_id: str | None
     env_kwargs: dict[str, Any]
+    precision: str
     curve: list[list[float]]
     iterations: int
     seconds: float
@@ -85,7 +89,7 @@ class ClipAlgorithm(BaseAlgorithm):
     @abstractmethod
     def appraise(
         self, distribution: ProposalDistribution, box: NDArray, frame: int
-    ) -> dict[str, NDArray]:
+    ) -> dict[str, Tensor]:
         """Return what else exploration keeps of each track's state, by the rollout's names."""
 
     @abstractmethod
@@ -296,26 +300,29 @@ class ClipAlgorithm(BaseAlgorithm):
             greedy[::k] = True
         recorder = RolloutRecorder(obs, k, greedy)
         source = self._find_masks()
-        with self._stopwatch.measure("network"), torch.no_grad():
+        tf32 = self.precision == "tf32"
+        with self._stopwatch.measure("network"), torch.no_grad(), allow_tf32(tf32):
             features = map_features(
                 lambda f: f.repeat_interleave(k, dim=0),
                 policy.encode(recorder.template, recorder.template_box),
             )
         alive = np.ones(env.num_envs, bool)
         final: dict[int, dict[str, Any]] = {}
-        entropy: list[float] = []
+        chosen: list[dict[str, Tensor]] = []  # on the device until all is done
         together = True
         while processes.any(bool(alive.any())):  # those that are done keep the others company
             together = bool(alive.all())
-            with self._stopwatch.measure("network"), torch.no_grad():
-                actions, index, distribution = policy.act(features, obs, greedy)
-                chosen = {
-                    "index": index.cpu().numpy(),
-                    "log_prob": distribution.log_prob(index).cpu().numpy(),
-                    **self.appraise(distribution, obs["box"], len(entropy)),
-                }
-                entropy.append(float(distribution.entropy()[torch.as_tensor(~greedy)].mean()))
-            recorder.add_actions(obs, alive, **chosen)
+            with self._stopwatch.measure("network"), torch.no_grad(), allow_tf32(tf32):
+                actions, index, distribution = policy.act(features, obs, greedy, k)
+                chosen.append(
+                    {
+                        "index": index,
+                        "log_prob": distribution.log_prob(index),
+                        "entropy": distribution.entropy(),
+                        **self.appraise(distribution, obs["box"], len(chosen)),
+                    }
+                )
+            recorder.add_observation(obs, alive)
             with self._stopwatch.measure("environment"):
                 obs, rewards, dones, infos = env.step(actions)
             recorder.add_outcome(rewards, infos)
@@ -334,9 +341,12 @@ class ClipAlgorithm(BaseAlgorithm):
         # All ended together: what the environment shows already is the next batch's start. A track
         # that ended early may have ended again by chance, clips ahead of the others.
         self._at_start = not processes.any(not together)
+        kept = {name: torch.stack([step[name] for step in chosen]) for name in chosen[0]}
+        arrays = {name: steps.cpu().numpy() for name, steps in kept.items()}
+        entropy = arrays.pop("entropy")[:, ~greedy].mean(axis=1).tolist()
         self.log_rollout(final, greedy, entropy)
         callback.on_rollout_end()
-        return recorder.rollout()
+        return recorder.rollout(**arrays)
 
     def _find_masks(self) -> tuple[SequenceDataset, Geometry] | None:
         """Return where masks come from and how they are cropped, if any are needed."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from slt_gym.data.pairs import PairConfig
 # ImageNet's statistics, of RGB in [0, 1].
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
+
+SelfProposals = TypeVar("SelfProposals", bound="Proposals")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,17 @@ class Proposals:
         """Return the boxes ``(B, 4)`` of the proposals ``index`` ``(B,)``."""
         return self.boxes[torch.arange(len(index), device=index.device), index]
 
+    def take(self: SelfProposals, rows: Tensor) -> SelfProposals:
+        """Return the proposals of the crops ``rows`` ``(B',)``, which may come more than once."""
+
+        def choose(value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return type(value)(choose(part) for part in value)
+            return value[rows]
+
+        names = [f.name for f in dataclasses.fields(self)]
+        return dataclasses.replace(self, **{name: choose(getattr(self, name)) for name in names})
+
 
 class TrackerNetwork(nn.Module, ABC):
     """A network that proposes boxes for the template's target in a search crop.
@@ -69,13 +84,25 @@ class TrackerNetwork(nn.Module, ABC):
         pretraining_pairs: How frame-level training draws its pairs, as published.
         mask_losses: Those of :meth:`losses` that learn from the targets' masks. Masks are read
             where one of them has a weight, and :meth:`training_losses` then takes them.
+        precision: ``"float32"``, or ``"bf16"`` for what runs within :meth:`reduced`.
     """
+
+    precision: str = "float32"
 
     slt_weights: ClassVar[Mapping[str, float]] = {"policy": 1.0}
     slt_defaults: ClassVar[SLTDefaults] = SLTDefaults()
     pretraining_weights: ClassVar[Mapping[str, float]] = {}
     pretraining_pairs: ClassVar[PairConfig] = PairConfig()
     mask_losses: ClassVar[frozenset[str]] = frozenset()
+
+    def reduced(self) -> AbstractContextManager[Any]:
+        """Return the context for what bears the network's ``precision``; results are cast after.
+
+        A network keeps out of it what boxes and probabilities follow from at once.
+        """
+        if self.precision != "bf16":
+            return nullcontext()
+        return torch.autocast(next(self.parameters()).device.type, torch.bfloat16)
 
     @abstractmethod
     def encode(self, template: Tensor) -> Features:
@@ -181,4 +208,4 @@ def normalise_levels(crops: Tensor) -> Tensor:
     """Normalise RGB crops ``(B, 3, S, S)`` of any type, in [0, 255], by ImageNet's statistics."""
     mean = torch.tensor(IMAGE_MEAN, device=crops.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGE_STD, device=crops.device).view(1, 3, 1, 1)
-    return (crops.float() / 255 - mean) / std
+    return (crops.float() / 255).sub_(mean).div_(std)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from slt_gym.agents.critic import ProposalCritic
 from slt_gym.agents.distribution import ProposalDistribution
-from slt_gym.agents.features import map_features
+from slt_gym.agents.features import map_features, upload
 from slt_gym.agents.network import Proposals
 from slt_gym.agents.policy import TrackerPolicy
 from slt_gym.agents.rollout import ClipRollout
@@ -109,7 +109,7 @@ class Objective:
 
         def take(array: NDArray | None) -> Tensor:
             assert array is not None
-            return torch.as_tensor(array[rows], device=self.policy.device)
+            return upload(array[rows], self.policy.device)
 
         proposals, distribution = _propose(self.policy, rollout, clips, rows)
         log_prob = distribution.log_prob(take(rollout.index))
@@ -128,7 +128,7 @@ class Objective:
             terms[name] = own[name]
             total = total + factor * own[name]
         if self.critic is not None:
-            frame = torch.as_tensor(t, device=self.policy.device)
+            frame = upload(t, self.policy.device)
             values = self.critic(proposals, distribution, take(rollout.box), frame)
             target = (take(advantage) + take(rollout.values)).to(values.dtype)
             terms["value_loss"] = ((values - target) ** 2).mean()
@@ -150,7 +150,7 @@ def _propose(
     """Propose for the frames ``rows`` of some clips, whose templates are encoded once."""
     template_box = None if rollout.template_box is None else rollout.template_box[clips]
     features = policy.encode(rollout.template[clips], template_box)
-    clip = torch.as_tensor(rows[1] - clips.start, device=policy.device)
+    clip = upload(rows[1] - clips.start, policy.device)
     return policy.propose(
         map_features(lambda f: f[clip], features), rollout.search[rows], rollout.box[rows]
     )

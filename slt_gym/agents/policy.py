@@ -14,8 +14,17 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
 from slt_gym.agents.distribution import ProposalDistribution
-from slt_gym.agents.features import Features, count_rows, replace_rows
+from slt_gym.agents.features import (
+    Features,
+    count_rows,
+    find_equal_crops,
+    map_features,
+    replace_rows,
+    upload,
+)
 from slt_gym.agents.network import Proposals
+from slt_gym.agents.precision import check_precision
+from slt_gym.agents.recomputation import set_checkpointing
 from slt_gym.agents.registry import get_tracker_entry
 from slt_gym.agents.weights import load_weights, stored_overrides
 from slt_gym.envs.actions import box_to_action
@@ -88,12 +97,37 @@ class TrackerPolicy(BasePolicy):
         # ProposalDistribution.sample.
         self.sampling_part: tuple[int, ...] = ()
         self.network.set_seed(seed)
+        self._propose = self.network.propose
+        self._compiled = False
         self.set_training_mode(False)
         if lr_schedule is not None:
             groups = self.network.parameter_groups()
             for group in groups:
                 group["lr"] = lr_schedule(1) * group["lr_scale"]
             self.optimizer = self.optimizer_class(groups, **optimizer_kwargs)
+
+    def compute_with(
+        self,
+        precision: str = "float32",
+        compile: bool | str = False,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        """Choose how the network computes.
+
+        Args:
+            precision: ``"float32"``, ``"tf32"`` (for :func:`allow_tf32`; as float32 here) or
+                ``"bf16"``.
+            compile: Whether :meth:`propose` goes through ``torch.compile``, or its ``mode``.
+            activation_checkpointing: Whether large layers keep only their inputs for the backward
+                pass, and compute again what they need: less memory, more time.
+        """
+        check_precision(precision)
+        self.network.precision = precision
+        set_checkpointing(self.network, activation_checkpointing)
+        self._propose, self._compiled = self.network.propose, bool(compile)
+        if compile:
+            mode = compile if isinstance(compile, str) else None
+            self._propose = torch.compile(self.network.propose, mode=mode)
 
     def _check_spaces(self, template: int, search: int) -> None:
         space = self.observation_space
@@ -141,7 +175,7 @@ class TrackerPolicy(BasePolicy):
             template_box: Shape ``(B, 4)``, from observations that have it.
         """
         given = [template] if template_box is None else [template, template_box]
-        return self.network.encode(*(torch.as_tensor(part, device=self.device) for part in given))
+        return self.network.encode(*(upload(part, self.device) for part in given))
 
     def propose(
         self, features: Features, search: NDArray[np.uint8] | Tensor, box: NDArray | Tensor
@@ -153,9 +187,26 @@ class TrackerPolicy(BasePolicy):
             search: Shape ``(B, 3, S, S)``.
             box: Shape ``(B, 4)``, the previous estimates, ``(x, y, w, h)`` in crop units.
         """
-        proposals = self.network.propose(features, torch.as_tensor(search, device=self.device))
-        box = torch.as_tensor(box, device=self.device)
-        logits = self.network.action_logits(proposals, box)
+        proposals = self._propose(features, upload(search, self.device))
+        logits = self.network.action_logits(proposals, upload(box, self.device))
+        return proposals, ProposalDistribution(logits, proposals)
+
+    def _propose_once(
+        self, features: Features, observation: dict[str, Any], tracks_per_clip: int
+    ) -> tuple[Proposals, ProposalDistribution]:
+        """Propose as :meth:`propose` does, computing crops that a clip's tracks share once."""
+        search, box = observation["search"], observation["box"]
+        # A compiled network would be compiled again for each number of crops.
+        if tracks_per_clip == 1 or self._compiled:
+            return self.propose(features, search, box)
+        first, source = find_equal_crops(search, box, tracks_per_clip)
+        if len(first) == len(search):
+            return self.propose(features, search, box)
+        rows = torch.as_tensor(first, device=self.device)
+        some = map_features(lambda f: f[rows], features)
+        proposals = self.network.propose(some, upload(search[first], self.device))
+        proposals = proposals.take(torch.as_tensor(source, device=self.device))
+        logits = self.network.action_logits(proposals, upload(box, self.device))
         return proposals, ProposalDistribution(logits, proposals)
 
     @torch.no_grad()
@@ -164,6 +215,7 @@ class TrackerPolicy(BasePolicy):
         features: Features,
         observation: dict[str, Any],
         greedy: NDArray[np.bool_] | bool = True,
+        tracks_per_clip: int = 1,
     ) -> tuple[NDArray[np.float32], Tensor, ProposalDistribution]:
         """Choose boxes for ``B`` tracks.
 
@@ -171,17 +223,19 @@ class TrackerPolicy(BasePolicy):
             features: Of :meth:`encode`, first axis ``B``.
             observation: With ``search`` ``(B, 3, S, S)`` and ``box`` ``(B, 4)``.
             greedy: Which tracks take the most probable proposal; the others sample.
+            tracks_per_clip: How many tracks with the same features lie side by side; while they
+                also see the same crop, the network computes it once.
 
         Returns:
             The actions ``(B, 4)``, float32, the chosen indices ``(B,)`` and the distribution.
         """
-        proposals, distribution = self.propose(features, observation["search"], observation["box"])
+        box = upload(observation["box"], self.device)
+        proposals, distribution = self._propose_once(features, observation, tracks_per_clip)
         index = distribution.mode()
         if not np.all(greedy):
             sampled = distribution.sample(self.generator, *self.sampling_part)
-            mask = torch.as_tensor(np.broadcast_to(greedy, len(index)).copy(), device=self.device)
+            mask = upload(np.broadcast_to(greedy, len(index)).copy(), self.device)
             index = torch.where(mask, index, sampled)
-        box = torch.as_tensor(observation["box"], device=self.device)
         actions = box_to_action(self.network.resolve(proposals, index, box).cpu().numpy())
         return actions, index, distribution
 

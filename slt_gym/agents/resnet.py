@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slt_gym.agents.convolution import ConvBN, conv_bn
+from slt_gym.agents.recomputation import Blocks
+
 _EXPANSION = 4  # output channels of a bottleneck over its inner channels
 
 
@@ -22,7 +25,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(planes, width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
         self.downsample = (
-            nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            ConvBN(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
             if stride != 1 or channels != width
             else None
         )
@@ -30,9 +33,9 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, 4 * planes, H / stride, W / stride)``."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
+        x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
+        x = F.relu(conv_bn(x, self.conv2, self.bn2), inplace=True)
+        return F.relu(conv_bn(x, self.conv3, self.bn3) + shortcut, inplace=True)
 
 
 class ResNet(nn.Module):
@@ -63,7 +66,7 @@ class ResNet(nn.Module):
         ):
             first = Bottleneck(channels, width, stride, dilation)
             channels = width * _EXPANSION
-            layer = nn.Sequential(first, *(Bottleneck(channels, width) for _ in range(count - 1)))
+            layer = Blocks(first, *(Bottleneck(channels, width) for _ in range(count - 1)))
             setattr(self, f"layer{i}", layer)
         self.num_layers = len(planes)
         self.channels = channels
@@ -79,7 +82,7 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(B, 3, H, W)`` to the last layer's features."""
         x = x.contiguous(memory_format=torch.channels_last)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
         for i in range(1, self.num_layers + 1):
             x = getattr(self, f"layer{i}")(x)

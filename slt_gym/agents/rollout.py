@@ -74,18 +74,14 @@ class RolloutRecorder:
         box = observation.get("template_box")
         self.template_box = None if box is None else box[::k].copy()
 
-    def add_actions(
-        self, observation: dict[str, Array], alive: NDArray[np.bool_], **chosen: Array
-    ) -> None:
-        """Keep what the tracks saw and did in a step.
+    def add_observation(self, observation: dict[str, Array], alive: NDArray[np.bool_]) -> None:
+        """Keep what the tracks saw in a step.
 
         Args:
             observation: Of all tracks.
             alive: Which tracks have not ended, shape ``(B,)``.
-            **chosen: ``index``, ``log_prob`` and, of a critic, ``values``, shape ``(B,)`` each.
         """
         kept = {"search": observation["search"], "box": observation["box"], "alive": alive}
-        kept |= chosen
         self._steps.append({name: array[~self._greedy] for name, array in kept.items()})
         self._alive = alive.copy()
 
@@ -125,12 +121,20 @@ class RolloutRecorder:
                     f"environment with tracks_per_clip={k}"
                 )
 
-    def rollout(self) -> ClipRollout:
-        """Return all steps."""
+    def rollout(self, **chosen: Array) -> ClipRollout:
+        """Return all steps.
+
+        Args:
+            **chosen: ``index``, ``log_prob`` and, of a critic, ``values``: what the ``B`` tracks
+                did in each step, shape ``(T, B)``.
+        """
         steps, clips = self._steps, len(self.template)
 
         def stack(name: str, dtype: Any = None) -> Array:
-            array = np.stack([step[name] for step in steps])  # (T, C * S, ...)
+            if name in chosen:
+                array = chosen[name][:, ~self._greedy]  # (T, C * S, ...)
+            else:
+                array = np.stack([step[name] for step in steps])
             shape = (len(steps), clips, array.shape[1] // clips, *array.shape[2:])
             return array.reshape(shape).astype(dtype or array.dtype, copy=False)
 
@@ -148,7 +152,7 @@ class RolloutRecorder:
             rewards=stack("rewards", np.float64),
             greedy_rewards=greedy,
             log_prob=stack("log_prob", np.float64),
-            values=stack("values", np.float64) if "values" in steps[0] else None,
+            values=stack("values", np.float64) if "values" in chosen else None,
             mask=stack("mask") if "mask" in steps[0] else None,
             has_mask=stack("has_mask") if "mask" in steps[0] else None,
         )

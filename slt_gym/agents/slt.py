@@ -17,6 +17,7 @@ from torch import Tensor
 from slt_gym.agents.clip_algorithm import ClipAlgorithm
 from slt_gym.agents.critic import ProposalCritic
 from slt_gym.agents.distribution import ProposalDistribution
+from slt_gym.agents.features import upload
 from slt_gym.agents.objective import Objective
 from slt_gym.agents.policy import (
     SiamAttnPolicy,
@@ -25,6 +26,7 @@ from slt_gym.agents.policy import (
     TransTPolicy,
     TrDiMPPolicy,
 )
+from slt_gym.agents.precision import allow_tf32, check_precision
 from slt_gym.agents.processes import Processes
 from slt_gym.agents.rollout import CRITIC, ClipRollout, advantages, check_baseline
 from slt_gym.envs.stopwatch import Stopwatch
@@ -83,6 +85,14 @@ class SLT(ClipAlgorithm):
         entropy_weight: Weight of the policy's entropy, which is favoured.
         kl_weight: Weight of KL(policy || base), with the policy that training started from as
             base, which is kept (GRPO's beta). Costs another forward pass.
+        precision: ``"float32"``; ``"tf32"``, which lets a GPU round the factors of products to 10
+            bits; ``"bf16"``, in which backbones and TransT's fusion compute. Boxes, probabilities,
+            losses and the weights stay as they are.
+        compile: Compile the network by ``torch.compile``; a string is its ``mode``,
+            ``"reduce-overhead"`` uses CUDA graphs. Needs a C++ compiler or, on a GPU, Triton.
+        activation_checkpointing: Keep only the inputs of the network's large layers for the
+            backward pass, and compute the rest again: less memory, a longer update, the same
+            gradient.
         env_kwargs: The environment's arguments where ``env`` is an id; ``geometry`` defaults to
             the policy's tracker and ``reward`` to ``"overlap"``, SLT's.
         policy_kwargs: The policy's arguments: ``tracker``, ``weights``, fields of its config.
@@ -131,6 +141,9 @@ class SLT(ClipAlgorithm):
         critic_learning_rate: float = 1e-3,
         entropy_weight: float = 0.0,
         kl_weight: float = 0.0,
+        precision: str = "float32",
+        compile: bool | str = False,
+        activation_checkpointing: bool = False,
         env_kwargs: dict[str, Any] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
@@ -140,33 +153,6 @@ class SLT(ClipAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        check_baseline(baseline, n_samples)
-        for name, value in (
-            ("n_clips", n_clips),
-            ("n_samples", n_samples),
-            ("micro_batch", micro_batch),
-            ("n_epochs", n_epochs),
-        ):
-            if value < 1:
-                raise InvalidArgumentError(f"{name} is {value}: it must be at least 1")
-        if not 0 < frame_fraction <= 1:
-            raise InvalidArgumentError(
-                f"frame_fraction is {frame_fraction}: it must be above 0 and at most 1"
-            )
-        if clip_range is not None and clip_range <= 0:
-            raise InvalidArgumentError(f"clip_range is {clip_range}: it must be above 0, or None")
-        if n_epochs > 1 and clip_range is None:
-            raise InvalidArgumentError(
-                f"n_epochs is {n_epochs} without clip_range: REINFORCE learns only once from a "
-                "rollout; PPO's clip_range=0.2 allows more"
-            )
-        if not 0 <= gae_lambda <= 1:
-            raise InvalidArgumentError(f"gae_lambda is {gae_lambda}: it must be from 0 to 1")
-        if gae_lambda < 1 and not (baseline == CRITIC and reward_to_go):
-            raise InvalidArgumentError(
-                f"gae_lambda is {gae_lambda}: below 1 it goes with baseline='critic' and "
-                "reward_to_go=True"
-            )
         self.processes = Processes.join()
         self.n_clips = n_clips
         self.n_samples = n_samples
@@ -184,6 +170,10 @@ class SLT(ClipAlgorithm):
         self.critic_learning_rate = critic_learning_rate
         self.entropy_weight = entropy_weight
         self.kl_weight = kl_weight
+        self.precision = precision
+        self.compile = compile
+        self.activation_checkpointing = activation_checkpointing
+        self._check_arguments()
         self.env_id = env if isinstance(env, str) else None
         self.env_kwargs = dict(env_kwargs or {})
         if isinstance(env, str):
@@ -216,6 +206,38 @@ class SLT(ClipAlgorithm):
         self._stopwatch = Stopwatch()
         if _init_setup_model:
             self._setup_model()
+
+    def _check_arguments(self) -> None:
+        check_baseline(self.baseline, self.n_samples)
+        check_precision(self.precision)
+        for name, value in (
+            ("n_clips", self.n_clips),
+            ("n_samples", self.n_samples),
+            ("micro_batch", self.micro_batch),
+            ("n_epochs", self.n_epochs),
+        ):
+            if value < 1:
+                raise InvalidArgumentError(f"{name} is {value}: it must be at least 1")
+        if not 0 < self.frame_fraction <= 1:
+            raise InvalidArgumentError(
+                f"frame_fraction is {self.frame_fraction}: it must be above 0 and at most 1"
+            )
+        if self.clip_range is not None and self.clip_range <= 0:
+            raise InvalidArgumentError(
+                f"clip_range is {self.clip_range}: it must be above 0, or None"
+            )
+        if self.n_epochs > 1 and self.clip_range is None:
+            raise InvalidArgumentError(
+                f"n_epochs is {self.n_epochs} without clip_range: REINFORCE learns only once from "
+                "a rollout; PPO's clip_range=0.2 allows more"
+            )
+        if not 0 <= self.gae_lambda <= 1:
+            raise InvalidArgumentError(f"gae_lambda is {self.gae_lambda}: it must be from 0 to 1")
+        if self.gae_lambda < 1 and not (self.baseline == CRITIC and self.reward_to_go):
+            raise InvalidArgumentError(
+                f"gae_lambda is {self.gae_lambda}: below 1 it goes with baseline='critic' and "
+                "reward_to_go=True"
+            )
 
     @property
     def with_greedy(self) -> bool:
@@ -281,10 +303,12 @@ class SLT(ClipAlgorithm):
 
     def _make_policy(self, lr_schedule: Schedule | None, seed: int | None) -> TrackerPolicy:
         kwargs = {"seed": seed or 0, **self.policy_kwargs}
-        policy = self.policy_class(
+        made = self.policy_class(
             self.observation_space, self.action_space, cast(Any, lr_schedule), **kwargs
         )
-        return cast(TrackerPolicy, policy.to(self.device))
+        policy = cast(TrackerPolicy, made.to(self.device))
+        policy.compute_with(self.precision, self.compile, self.activation_checkpointing)
+        return policy
 
     def _draw_anew(self) -> None:
         super()._draw_anew()
@@ -293,15 +317,15 @@ class SLT(ClipAlgorithm):
 
     def appraise(
         self, distribution: ProposalDistribution, box: NDArray, frame: int
-    ) -> dict[str, NDArray]:
+    ) -> dict[str, Tensor]:
         """Return the critic's ``values``, if there is a critic."""
         if self.critic is None:
             return {}
         assert distribution.proposals is not None
-        estimate = torch.as_tensor(box, device=self.device)
+        estimate = upload(box, self.device)
         frames = torch.full((len(estimate),), frame, device=self.device)
         values = self.critic(distribution.proposals, distribution, estimate, frames)
-        return {"values": values.cpu().numpy()}
+        return {"values": values}
 
     def train(self, rollout: ClipRollout) -> None:
         """Take ``n_epochs`` optimizer steps on the sampled tracks of ``rollout``."""
@@ -339,7 +363,7 @@ class SLT(ClipAlgorithm):
         """Take an optimizer step; return the loss's means by name, and the gradient's norm."""
         optimizer, processes = self.policy.optimizer, self.processes
         optimizer.zero_grad()
-        sums: dict[str, float] = {}
+        sums: dict[str, Tensor] = {}
         firsts = range(0, rollout.alive.shape[1], self.micro_batch)
         passes = len(firsts) * processes.count
         average = self.policy.network.slt_defaults.average_micro_batches
@@ -350,19 +374,20 @@ class SLT(ClipAlgorithm):
             clips = slice(first, first + self.micro_batch)
             if not used[:, clips].any():
                 continue
-            terms = self.loss(rollout, advantage, used, clips)
             share = float(used[:, clips].sum() / frames)
-            (terms["loss"] * (share if average else 1.0)).backward()
+            with allow_tf32(self.precision == "tf32"):
+                terms = self.loss(rollout, advantage, used, clips)
+                (terms["loss"] * (share if average else 1.0)).backward()
+            part = share if average else 1 / passes
             for name, value in terms.items():
-                part = share if average else 1 / passes
-                sums[name] = sums.get(name, 0.0) + part * float(value.detach())
+                sums[name] = sums.get(name, 0.0) + part * value.detach()
         parameters = list(self.policy.parameters())
         parameters += [] if self.critic is None else self.critic.parameters()
         processes.add_gradients(parameters)
         limit = cast(float, self.max_grad_norm)  # set up from the defaults, where it was None
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
         optimizer.step()
-        return processes.add(sums), float(norm)
+        return processes.add({name: float(value) for name, value in sums.items()}), float(norm)
 
     def loss(
         self,

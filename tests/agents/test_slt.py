@@ -263,8 +263,8 @@ def lose_sampled_tracks(model: SLT) -> None:
     """Make greedy tracks stay where they are, and sampled ones jump away from the target."""
     act = model.policy.act
 
-    def stand_in(features: Any, obs: Any, greedy: Any = True) -> Any:
-        actions, index, distribution = act(features, obs, greedy)
+    def stand_in(features: Any, obs: Any, greedy: Any, *tracks_per_clip: int) -> Any:
+        actions, index, distribution = act(features, obs, greedy, *tracks_per_clip)
         actions[:, :2] = np.where(greedy, 0.0, -1.0)[:, None]
         actions[:, 2:] = np.where(greedy[:, None], obs["box"][:, 2:] - 1, -0.9)
         return actions, index, distribution

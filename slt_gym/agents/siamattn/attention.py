@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from slt_gym.agents.recomputation import Recomputing
 from slt_gym.cuda_ops import deform_conv2d
 
 _REDUCTION = 8  # width over that of queries and keys
@@ -65,7 +66,7 @@ class DeformableConvolution(nn.Module):
         return deform_conv2d(x, self.conv_offset(x), self.weight, padding=1)
 
 
-class FeatureEnhancement(nn.Module):
+class FeatureEnhancement(Recomputing):
     """Attention within and between template and search region, with shared weights."""
 
     def __init__(self, hidden: int, levels: int = 3) -> None:
@@ -78,12 +79,15 @@ class FeatureEnhancement(nn.Module):
         self, templates: list[Tensor], searches: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Enhance the maps of each level, template's ``(B, C, 7, 7)`` and search region's."""
-        enhanced: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for i, (z, x) in enumerate(zip(templates, searches, strict=True)):
-            of_z, of_x = channel_affinity(z), channel_affinity(x)
-            cam = self.cam_uses[i]
-            for side, other_first, maps in ((z, (of_z, of_x), 0), (x, (of_x, of_z), 1)):
-                own, other = other_first
-                mixed = self.pams[i](side) + cam(side, own) + cam(side, other)
-                enhanced[maps].append(self.deform_convs[i](mixed))
-        return enhanced
+        pairs = [
+            self.run(self._enhance, i, z, x)
+            for i, (z, x) in enumerate(zip(templates, searches, strict=True))
+        ]
+        return [z for z, _ in pairs], [x for _, x in pairs]
+
+    def _enhance(self, level: int, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        pam, cam = self.pams[level], self.cam_uses[level]
+        of_z, of_x = channel_affinity(z), channel_affinity(x)
+        mixed_z = pam(z) + cam(z, of_z) + cam(z, of_x)
+        mixed_x = pam(x) + cam(x, of_x) + cam(x, of_z)
+        return self.deform_convs[level](mixed_z), self.deform_convs[level](mixed_x)

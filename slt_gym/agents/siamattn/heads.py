@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slt_gym.agents.convolution import conv_bn
 from slt_gym.agents.siamrpnpp.heads import DepthwiseCorrelation
 from slt_gym.cuda_ops import deform_roi_pool
 
@@ -25,7 +26,7 @@ class ConvolutionUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, hidden, H, W)``."""
-        return F.relu(self.BN256(self.conv(x)), inplace=True)
+        return F.relu(conv_bn(x, self.conv, self.BN256), inplace=True)
 
 
 class FeatureFusion(nn.Module):

@@ -27,7 +27,6 @@ from slt_gym.agents.siamrpnpp.network import (
     AnchorProposals,
     SiamRPNpp,
     SiamRPNppConfig,
-    to_bgr,
 )
 from slt_gym.data.pairs import SIAMATTN_PAIRS, PairConfig
 from slt_gym.geometry import SiamRPNGeometry
@@ -130,8 +129,8 @@ class SiamAttn(SiamRPNpp):
             The enhanced maps of the template, those of the search region, and the search
             region's stem and first layer.
         """
-        maps = self.backbone(to_bgr(search))
-        templates, searches = self.feature_enhance(list(features.unbind(1)), self.neck(maps[2:]))
+        maps = self.extract(search)
+        templates, searches = self.feature_enhance(list(features.unbind(1)), maps[2:])
         return templates, searches, maps[:2]
 
     def predict(self, features: Tensor, search: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slt_gym.agents.convolution import ConvBN, conv_bn
+from slt_gym.agents.recomputation import Blocks
+
 _EXPANSION = 4  # output channels of a bottleneck over its inner channels
 _STRIDES = (1, 2, 1, 1)
 _DILATIONS = (1, 1, 2, 4)
@@ -29,7 +32,7 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(width)
         self.downsample: nn.Module | None = None
         if first:
-            self.downsample = nn.Sequential(
+            self.downsample = ConvBN(
                 nn.Conv2d(channels, width, 1, bias=False)
                 if pointwise
                 else nn.Conv2d(channels, width, 3, stride, padding, dilation, bias=False),
@@ -39,9 +42,9 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, 4 * planes, H', W')``."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
+        x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
+        x = F.relu(conv_bn(x, self.conv2, self.bn2), inplace=True)
+        return F.relu(conv_bn(x, self.conv3, self.bn3) + shortcut, inplace=True)
 
 
 class AtrousResNet(nn.Module):
@@ -66,7 +69,7 @@ class AtrousResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(stem)
         channels = stem
         for i, (width, count) in enumerate(zip(planes, blocks, strict=True)):
-            layer = nn.Sequential()
+            layer = Blocks()
             for k in range(count):
                 stride = _STRIDES[i] if k == 0 else 1
                 layer.append(Bottleneck(channels, width, stride, _DILATIONS[i], first=k == 0))
@@ -104,7 +107,7 @@ class AtrousResNet(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map images ``(B, 3, H, W)``, BGR in 0 to 255, to the stem's and the layers' maps."""
         x = x.contiguous(memory_format=torch.channels_last)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
         maps = [x]
         x = F.max_pool2d(x, 3, 2, 1)
         for i in range(1, 5):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from slt_gym.agents.convolution import ConvBN
 from slt_gym.cuda_ops import depthwise_xcorr
 
 TEMPLATE_MAP = 7  # side of the template's maps, cut from their centre
@@ -19,7 +20,7 @@ class Neck(nn.Module):
         self.names = []
         for level, width in enumerate(channels, start=2):
             layer = nn.Module()
-            layer.downsample = nn.Sequential(
+            layer.downsample = ConvBN(
                 nn.Conv2d(width, hidden, 1, bias=False), nn.BatchNorm2d(hidden)
             )
             self.names.append(f"downsample{level}")
@@ -44,13 +45,13 @@ class DepthwiseCorrelation(nn.Module):
         super().__init__()
 
         def adjust() -> nn.Sequential:
-            return nn.Sequential(
+            return ConvBN(
                 nn.Conv2d(hidden, hidden, 3, bias=False), nn.BatchNorm2d(hidden), nn.ReLU(True)
             )
 
         self.conv_kernel = adjust()
         self.conv_search = adjust()
-        self.head = nn.Sequential(
+        self.head = ConvBN(
             nn.Conv2d(hidden, hidden, 1, bias=False),
             nn.BatchNorm2d(hidden),
             nn.ReLU(True),

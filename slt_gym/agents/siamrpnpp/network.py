@@ -134,7 +134,14 @@ class SiamRPNpp(TrackerNetwork):
 
     def template_maps(self, template: Tensor) -> list[Tensor]:
         """Compute the centres of the neck's maps, ``(B, C, 7, 7)`` each."""
-        return [crop_centre(x) for x in self.neck(self.backbone(to_bgr(template))[2:])]
+        return [crop_centre(x) for x in self.extract(template)[2:]]
+
+    def extract(self, crops: Tensor) -> list[Tensor]:
+        """Compute the maps of crops: the backbone's stem and first layer, then the neck's."""
+        with self.reduced():
+            maps = self.backbone(to_bgr(crops))
+            maps = [*maps[:2], *self.neck(maps[2:])]
+        return [x.to(self.rpn_head.cls_weight.dtype) for x in maps]
 
     def predict(self, features: Tensor, search: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the network's raw outputs.
@@ -146,7 +153,7 @@ class SiamRPNpp(TrackerNetwork):
         Returns:
             Class logits ``(B, 2 * A, g, g)``, background first, and deltas ``(B, 4 * A, g, g)``.
         """
-        return self.rpn_head(features, self.neck(self.backbone(to_bgr(search))[2:]))
+        return self.rpn_head(features, self.extract(search)[2:])
 
     def propose(self, features: Tensor, search: Tensor) -> Proposals:
         """Propose one box per anchor in the search crops ``(B, 3, S, S)``."""

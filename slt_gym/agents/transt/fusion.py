@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slt_gym.agents.recomputation import Recomputing
+
 
 def sine_position(height: int, width: int, channels: int) -> Tensor:
     """Compute the sine position encoding of a feature map (Carion et al., ECCV 2020).
@@ -111,8 +113,8 @@ class FusionLayer(nn.Module):
         from_template = self.multihead_attn2(s + search_pos, t + template_pos, t)
         t = self.norm12(t + drop(from_search))
         s = self.norm22(s + drop(from_template))
-        t = self.norm13(t + drop(self.linear12(drop(F.relu(self.linear11(t))))))
-        s = self.norm23(s + drop(self.linear22(drop(F.relu(self.linear21(s))))))
+        t = self.norm13(t + drop(self.linear12(drop(F.relu(self.linear11(t), inplace=True)))))
+        s = self.norm23(s + drop(self.linear22(drop(F.relu(self.linear21(s), inplace=True)))))
         return t, s
 
 
@@ -136,7 +138,7 @@ class DecoderLayer(nn.Module):
         s = search
         attended = self.multihead_attn(s + search_pos, template + template_pos, template)
         s = self.norm1(s + drop(attended))
-        return self.norm2(s + drop(self.linear2(drop(F.relu(self.linear1(s))))))
+        return self.norm2(s + drop(self.linear2(drop(F.relu(self.linear1(s), inplace=True)))))
 
 
 class _Encoder(nn.Module):
@@ -152,7 +154,7 @@ class _Decoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
 
-class FeatureFusion(nn.Module):
+class FeatureFusion(Recomputing):
     """Fuse template and search tokens into search tokens that know the target."""
 
     def __init__(self, layers: int, width: int, heads: int, ffn: int, dropout: float) -> None:
@@ -168,6 +170,6 @@ class FeatureFusion(nn.Module):
     ) -> Tensor:
         """Map tokens ``(B, Nt, C)``, ``(B, Ns, C)``, encodings ``(N, C)`` to ``(B, Ns, C)``."""
         for layer in self.encoder.layers:
-            template, search = layer(template, search, template_pos, search_pos)
-        search = self.decoder.layers[0](template, search, template_pos, search_pos)
+            template, search = self.run(layer, template, search, template_pos, search_pos)
+        search = self.run(self.decoder.layers[0], template, search, template_pos, search_pos)
         return self.decoder.norm(search)

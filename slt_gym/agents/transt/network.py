@@ -83,7 +83,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., width)`` to ``(..., outputs)``."""
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
+            x = F.relu(layer(x), inplace=True)
         return self.layers[-1](x)
 
 
@@ -140,8 +140,10 @@ class TransT(TrackerNetwork):
         self.register_buffer("search_pos", search_pos, persistent=False)
 
     def _tokens(self, crops: Tensor) -> Tensor:
-        features = self.input_proj(self.backbone(normalise(crops)))
-        return features.flatten(2).transpose(1, 2)  # (B, h * w, C)
+        with self.reduced():
+            features = self.input_proj(self.backbone(normalise(crops)))
+        tokens = features.flatten(2).transpose(1, 2)  # (B, h * w, C)
+        return tokens.to(self.input_proj.weight.dtype)
 
     def encode(self, template: Tensor) -> Tensor:
         """Map template crops ``(B, 3, Z, Z)`` to tokens ``(B, Z/8 * Z/8, C)``."""
@@ -158,9 +160,12 @@ class TransT(TrackerNetwork):
             Class logits ``(B, N, 2)``, channel 0 the target's, and boxes ``(B, N, 4)``,
             ``(cx, cy, w, h)`` in crop units; ``N = S/8 * S/8`` cells, row-major.
         """
-        tokens = self.featurefusion_network(
-            features, self._tokens(search), self.template_pos, self.search_pos
-        )
+        tokens = self._tokens(search)
+        with self.reduced():
+            tokens = self.featurefusion_network(
+                features, tokens, self.template_pos, self.search_pos
+            )
+        tokens = tokens.to(self.input_proj.weight.dtype)
         return self.class_embed(tokens), self.bbox_embed(tokens).sigmoid()
 
     def propose(self, features: Tensor, search: Tensor) -> Proposals:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slt_gym.agents.convolution import conv_bn
 from slt_gym.agents.resnet import ResNet
 
 
@@ -60,7 +61,7 @@ class Backbone(ResNet):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Map images ``(B, 3, S, S)`` to the features of layers 2 and 3."""
         x = x.contiguous(memory_format=torch.channels_last)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
         layer2 = self.layer2(self.layer1(x))
         return layer2, self.layer3(layer2)

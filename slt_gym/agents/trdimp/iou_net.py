@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slt_gym.agents.convolution import ConvBN
 from slt_gym.cuda_ops import prroi_pool
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, padding: int = 1) -> nn.Sequential:
-    return nn.Sequential(
+    return ConvBN(
         nn.Conv2d(inputs, outputs, kernel, padding=padding),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),

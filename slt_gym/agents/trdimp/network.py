@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slt_gym.agents.network import Proposals, SLTDefaults, TrackerNetwork, normalise
+from slt_gym.agents.recomputation import Recomputing
 from slt_gym.agents.schedules import ExponentialSchedule
 from slt_gym.agents.trdimp.backbone import Backbone
 from slt_gym.agents.trdimp.config import TrDiMPConfig
@@ -27,7 +28,7 @@ from slt_gym.geometry import TrDiMPGeometry
 TrDiMPFeatures = dict[str, Tensor]
 
 
-class Classifier(nn.Module):
+class Classifier(Recomputing):
     """Classification features, the transformer, and the filter's learning."""
 
     def __init__(self, config: TrDiMPConfig, inputs: int, stride: int) -> None:
@@ -77,6 +78,12 @@ class TrDiMPProposals(Proposals):
 
     iterates: Tensor
     iou_features: tuple[Tensor, Tensor]
+
+    def take(self, rows: Tensor) -> TrDiMPProposals:
+        """Return the proposals of the crops ``rows``, see :class:`Proposals`."""
+        iterates = self.iterates.transpose(0, 1)  # the batch first, as in all other fields
+        taken = super(TrDiMPProposals, replace(self, iterates=iterates)).take(rows)
+        return replace(taken, iterates=taken.iterates.transpose(0, 1))
 
 
 class TrDiMP(TrackerNetwork):
@@ -176,16 +183,13 @@ class TrDiMP(TrackerNetwork):
             target's ``size`` ``(B, 2)``, pixels of the sample.
         """
         batch, images = samples.shape[:2]
-        layer2, layer3 = self.feature_extractor(samples.flatten(0, 1))
+        layer2, layer3 = self._extract(samples.flatten(0, 1))
         tokens = self.classifier.features(layer3).unflatten(0, (batch, images))
-        keys, values = self.classifier.transformer.encode(tokens, self.transformer_label(box))
+        transformer, run = self.classifier.transformer, self.classifier.run
+        keys, values = run(transformer.encode, tokens, self.transformer_label(box))
         # One sample at a time: a batch of them would need a copy of the memory for each.
         decoded = torch.stack(
-            [
-                self.classifier.transformer.decode(tokens[:, i], (keys, values))
-                for i in range(images)
-            ],
-            dim=1,
+            [run(transformer.decode, tokens[:, i], (keys, values)) for i in range(images)], dim=1
         )
         filters = self.classifier.learn_filter(decoded, box, self.config.train_iterations)
         modulation = self.bb_regressor.modulate(layer2[::images], layer3[::images], box[:, 0])
@@ -198,6 +202,11 @@ class TrDiMP(TrackerNetwork):
             "size": box[:, 0, 2:],
         }
 
+    def _extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        with self.reduced():
+            layer2, layer3 = self.feature_extractor(images)
+        return layer2.to(images.dtype), layer3.to(images.dtype)
+
     def transformer_label(self, box: Tensor) -> Tensor:
         """Compute the transformer's labels ``(..., L)`` of boxes ``(..., 4)``, sample pixels."""
         sigma = self.config.transformer_sigma
@@ -205,10 +214,10 @@ class TrDiMP(TrackerNetwork):
 
     def propose(self, features: TrDiMPFeatures, search: Tensor) -> TrDiMPProposals:
         """Score each cell of the search crops ``(B, 3, S, S)``; boxes are the target's size."""
-        layer2, layer3 = self.feature_extractor(normalise(search))
+        layer2, layer3 = self._extract(normalise(search))
         tokens = self.classifier.features(layer3)
         memory = features["keys"], features["values"]
-        tokens = self.classifier.transformer.decode(tokens, memory)
+        tokens = self.classifier.run(self.classifier.transformer.decode, tokens, memory)
         iterates = torch.stack(
             [
                 correlate(tokens[:, None], weights, self.cells).flatten(1)
