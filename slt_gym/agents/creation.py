@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from slt_gym.agents.baselines import BASELINES, create_baseline
 from slt_gym.agents.registry import get_tracker_entry, list_networks
 from slt_gym.agents.tracker import ProposalTracker, Tracker
@@ -27,12 +29,12 @@ def create_tracker(
         weights: A folder with ``config.json`` and ``weights.safetensors``, a published
             checkpoint's file, ``"pretrained"`` for weights that ship with the package, or None for
             random weights. A baseline takes none.
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: a GPU if there is one.
         **overrides: Fields of the tracker's configuration, such as ``window_influence``; options
             of a baseline.
 
     Raises:
-        InvalidArgumentError: No such tracker or field.
+        InvalidArgumentError: No such tracker, field or device.
         CheckpointError: The weights cannot be read, or belong to another network.
     """
     if name in BASELINES:
@@ -41,11 +43,32 @@ def create_tracker(
         return create_baseline(name, **overrides)
     if name not in list_networks():
         raise unknown("tracker", name, list_trackers())
+    device = choose_device(str(device))
     entry = get_tracker_entry(name)
     network = entry.build(**{**stored_overrides(weights, name), **overrides})
     if weights is not None:
         load_weights(network, weights, name)
     return (entry.tracker or ProposalTracker)(name, network, entry.geometry, device)
+
+
+def choose_device(name: str) -> str:
+    """Return the PyTorch device that ``name`` stands for: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+
+    Raises:
+        InvalidArgumentError: There is no such device here.
+    """
+    kind, _, index = name.partition(":")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if kind not in ("cpu", "cuda") or (":" in name and (kind == "cpu" or not index.isdecimal())):
+        raise InvalidArgumentError(
+            f"unknown device {name!r}: accepted are auto, cpu, cuda, and cuda:1 and so on"
+        )
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise InvalidArgumentError(
+            f"device {name!r} is not here: PyTorch sees {torch.cuda.device_count()} CUDA devices"
+        )
+    return name
 
 
 def choose_weights(name: str, weights: str | None) -> str | None:

@@ -100,7 +100,10 @@ def check_start(frame: NDArray[np.uint8], box: ArrayLike) -> NDArray[np.float64]
         InvalidArgumentError: The frame or the box is none.
     """
     check_frame(frame)
-    estimate = np.array(box, np.float64)
+    try:
+        estimate = np.array(box, np.float64)
+    except (TypeError, ValueError):
+        estimate = np.empty(0)
     if estimate.shape != (4,) or not is_valid(estimate):
         raise InvalidArgumentError(f"box {box!r} is not x, y, w, h in pixels with w and h above 0")
     return estimate
@@ -112,6 +115,7 @@ def check_frame(frame: NDArray[np.uint8]) -> None:
         isinstance(frame, np.ndarray)
         and frame.ndim == 3
         and frame.shape[2] == 3
+        and frame.size
         and frame.dtype == np.uint8
     ):
         shape, dtype = getattr(frame, "shape", None), getattr(frame, "dtype", type(frame).__name__)

@@ -38,17 +38,6 @@ def choose_device(name: str) -> str:
     Raises:
         InvalidArgumentError: There is no such device here.
     """
-    import torch  # noqa: PLC0415 (takes seconds)
+    from slt_gym.agents import creation  # noqa: PLC0415 (PyTorch takes seconds)
 
-    kind, _, index = name.partition(":")
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if kind not in ("cpu", "cuda") or (index and (kind == "cpu" or not index.isdecimal())):
-        raise InvalidArgumentError(
-            f"unknown device {name!r}: accepted are auto, cpu, cuda, and cuda:1 and so on"
-        )
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise InvalidArgumentError(
-            f"device {name!r} is not here: PyTorch sees {torch.cuda.device_count()} CUDA devices"
-        )
-    return name
+    return creation.choose_device(name)

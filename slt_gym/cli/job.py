@@ -15,7 +15,7 @@ import torch
 import tyro
 
 from slt_gym.agents.processes import Processes
-from slt_gym.cli.arguments import parse_options
+from slt_gym.cli.arguments import choose_device, parse_options
 from slt_gym.cli.run import run
 from slt_gym.data.registry import find_name
 from slt_gym.envs.registration import find_env_id
@@ -128,6 +128,9 @@ def make_experiment(recipe: Recipe, config: Config) -> Experiment:
 
 
 def _train(recipe: Recipe, config: Config) -> None:
+    if config.threads < 1:
+        raise InvalidArgumentError(f"--threads is {config.threads}: it must be at least 1")
+    choose_device(config.device)
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)  # the environment's own threads do this work
     experiment = make_experiment(recipe, config)

@@ -135,7 +135,10 @@ def run_experiment(
         if (folder / "results.json").exists():
             say(f"the run in {folder} is finished")
             return json.loads((folder / "results.json").read_text())
-    base = _make_policy(experiment)  # everything that can be wrong shows here, before any output
+    # Everything that can be wrong shows here, before any output and before the base is trained.
+    if {"slt", "on_policy_regression"} & {*experiment.rows}:
+        _close(_make_slt(experiment))
+    base = _make_policy(experiment)
     if processes.first:
         machine = {**describe_machine(str(base.device)), "processes": processes.count}
         write_json(folder / "config.json", {**asdict(experiment), **machine})
@@ -180,10 +183,11 @@ def _check(experiment: Experiment, processes: Processes) -> None:
             "row 'control' trains in one process, which is not as long as SLT in "
             f"{processes.count}: leave it out"
         )
-    if experiment.checkpoint_interval < 1:
-        raise InvalidArgumentError(
-            f"checkpoint_interval is {experiment.checkpoint_interval}: it must be at least 1"
-        )
+    for name in ("updates", "checkpoint_interval", "parallel"):
+        if getattr(experiment, name) < 1:
+            raise InvalidArgumentError(
+                f"{name} is {getattr(experiment, name)}: it must be at least 1"
+            )
 
 
 def _check_same(experiment: Experiment, folder: Path) -> None:
@@ -298,29 +302,15 @@ def _train_slt(
     experiment: Experiment, folder: Path, row: str, progress_bar: bool, **changes: Any
 ) -> TrainedRow:
     """Train by SLT, from the row's checkpoint on if there is one."""
-    env_kwargs = {**experiment.env_kwargs, **experiment.train_kwargs}
     checkpoint = folder / "checkpoints" / f"{row}.zip"
     if checkpoint.exists():
         model = SLT.load(checkpoint, device=experiment.device)
     else:
-        settings = {**experiment.slt, **changes}
-        policy_kwargs = {
-            "tracker": experiment.tracker,
-            "weights": experiment.weights,
-            **settings.pop("policy_kwargs", {}),
-        }
-        model = SLT(
-            "TrackerPolicy",
-            experiment.env_id,
-            env_kwargs={**env_kwargs, "geometry": experiment.tracker},
-            policy_kwargs=policy_kwargs,
-            seed=experiment.seed,
-            device=experiment.device,
-            **settings,
-        )
+        model = _make_slt(experiment, **changes)
     if model.processes.first:
         model.set_logger(_open_logger(folder / "tensorboard" / row, model.iterations))
-    tracked = env_kwargs.get("num_frames", DEFAULT_NUM_FRAMES) - 1
+    kwargs = {**experiment.env_kwargs, **experiment.train_kwargs}
+    tracked = kwargs.get("num_frames", DEFAULT_NUM_FRAMES) - 1
     steps = experiment.updates * model.n_clips * model.tracks_per_clip * tracked
     model.learn(
         steps - model.num_timesteps,
@@ -330,9 +320,35 @@ def _train_slt(
         checkpoint_interval=experiment.checkpoint_interval,
     )
     model.logger.close()
+    _close(model)
+    return TrainedRow(model.policy, model.seconds, model._n_updates, model.curve)
+
+
+def _make_slt(experiment: Experiment, **changes: Any) -> SLT:
+    settings = {**experiment.slt, **changes}
+    policy_kwargs = {
+        "tracker": experiment.tracker,
+        "weights": experiment.weights,
+        **settings.pop("policy_kwargs", {}),
+    }
+    return SLT(
+        "TrackerPolicy",
+        experiment.env_id,
+        env_kwargs={
+            **experiment.env_kwargs,
+            **experiment.train_kwargs,
+            "geometry": experiment.tracker,
+        },
+        policy_kwargs=policy_kwargs,
+        seed=experiment.seed,
+        device=experiment.device,
+        **settings,
+    )
+
+
+def _close(model: SLT) -> None:
     assert model.env is not None
     model.env.close()
-    return TrainedRow(model.policy, model.seconds, model._n_updates, model.curve)
 
 
 def _open_logger(folder: Path, iterations: int) -> Logger:

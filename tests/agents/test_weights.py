@@ -286,15 +286,21 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
         create_tracker("transtt", weights=tmp_path / "absent.pth")
 
 
+@pytest.mark.parametrize("device", ["gpu", "", "cpu:0", "cuda:", "cuda:one", "cuda:99"])
+def test_a_device_that_is_not_here_is_refused(device: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"device '{device}'"):
+        create_tracker(TINY, device=device)
+
+
 def test_trackers_want_a_frame_and_a_box() -> None:
     tracker = create_tracker(TINY)
     frame = np.zeros((40, 60, 3), np.uint8)
     with pytest.raises(SltGymError, match=r"update was called before init"):
         tracker.update(frame)
-    for box in ([1, 2, 3], [1, 2, 0, 4], [1, 2, 3, np.nan], [[1, 2, 3, 4]]):
+    for box in ([1, 2, 3], [1, 2, 0, 4], [1, 2, 3, np.nan], [[1, 2, 3, 4]], "box", None):
         with pytest.raises(InvalidArgumentError, match=r"is not x, y, w, h in pixels"):
             tracker.init(frame, box)
-    for wrong in (frame[..., 0], frame.astype(np.float32), [[1]], frame[..., :2]):
+    for wrong in (frame[..., 0], frame.astype(np.float32), [[1]], frame[..., :2], frame[:0]):
         with pytest.raises(InvalidArgumentError, match=r"needed is RGB uint8 of shape \(H, W, 3\)"):
             tracker.init(wrong, [1, 2, 3, 4])
     tracker.init(frame, [10, 10, 12, 12])

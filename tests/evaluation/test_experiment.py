@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -267,9 +268,26 @@ def test_a_killed_run_gives_the_results_that_it_would_have_given(base, tmp_path,
     assert said == [f"the run in {folder} is finished"]
 
 
-def test_intervals_and_controls_are_checked_first(base, tmp_path, monkeypatch):
-    with pytest.raises(InvalidArgumentError, match="checkpoint_interval is 0"):
-        run_experiment(small_job(base, checkpoint_interval=0), tmp_path / "run")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"checkpoint_interval": 0}, "checkpoint_interval is 0"),
+        ({"updates": 0}, "updates is 0"),
+        ({"parallel": 0}, "parallel is 0"),
+        ({"slt": {"n_clips": 0}}, "n_clips is 0"),
+        ({"slt": {"baseline": "none"}}, "unknown baseline 'none'"),
+        ({"slt": {"policy_kwargs": {"temprature": 1}}}, "did you mean 'temperature'"),
+    ],
+)
+def test_arguments_are_checked_before_a_base_is_trained(base, tmp_path, changes, words):
+    training = PretrainingConfig(seconds=3600)
+    job = dataclasses.replace(small_job(base, **changes), weights=None, base=training)
+    with pytest.raises(InvalidArgumentError, match=words):
+        run_experiment(job, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_controls_are_checked_first(base, tmp_path, monkeypatch):
     monkeypatch.setattr(Processes, "join", staticmethod(lambda: Processes(0, 2)))
     with pytest.raises(InvalidArgumentError, match="'control' trains in one process"):
         run_experiment(small_job(base, rows=("base", "slt", "control")), tmp_path / "run")

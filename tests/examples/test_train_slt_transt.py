@@ -103,12 +103,20 @@ def test_folder_job_with_the_published_network(real_sequences, tmp_path):
     assert sum(p.numel() for p in tracker.network.parameters()) == 23_016_006
 
 
-def test_resume_needs_the_runs_folder(example, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["train", "--resume"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--resume"], "--resume goes with --output"),
+        (["--device", "gpu"], "unknown device 'gpu'"),
+        (["--threads", "0"], "--threads is 0"),
+    ],
+)
+def test_what_no_run_can_do_is_refused(example, monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
     with pytest.raises(SystemExit) as stop:
         run_script(example.RECIPE, None)
     assert stop.value.code == 2
-    assert "--resume goes with --output" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.slow
