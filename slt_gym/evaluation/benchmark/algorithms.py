@@ -52,7 +52,8 @@ class Algorithm:
         normalise_reward: Divide rewards by the running standard deviation of the discounted return
             (``VecNormalize``), so that one learning rate fits every reward.
         kwargs: The constructor's further arguments, JSON values; ``"lin_3e-4"`` is a learning rate
-            that falls to 0 linearly. Of a tracker: fields of its configuration, and ``weights``.
+            that falls to 0 linearly, a number as ``action_noise`` the standard deviation of
+            Gaussian noise. Of a tracker: fields of its configuration, and ``weights``.
         policy_kwargs: The policy's further arguments, JSON values.
         seeded: Whether its result depends on the seed; others are run once.
     """
@@ -144,9 +145,11 @@ _OFF_POLICY: dict[str, Any] = {
     "learning_rate": 1e-3,
     "buffer_size": 50_000,
     "learning_starts": 500,
-    "batch_size": 64,
+    "batch_size": 32,
     "train_freq": 2,
 }
+# The default coefficient begins at 1, and few updates would not bring it down to scaled rewards.
+_SOFT = {**_OFF_POLICY, "ent_coef": "auto_0.01", "target_entropy": -8.0}
 _Q_LEARNING = {**_OFF_POLICY, "target_update_interval": 200, "exploration_fraction": 0.5}
 # 75 boxes to choose from instead of 729.
 _FEW_PROPOSALS = {"grid": 5, "reach": 0.5, "scales": [1 / 1.05, 1.0, 1.05], "ratios": [1.0]}
@@ -179,9 +182,9 @@ ALGORITHMS: dict[str, Algorithm] = {
             kwargs=_PPO,
             policy_kwargs={**_NARROW, **_SMALL_NOISE, "lstm_hidden_size": 64},
         ),
-        Algorithm("sac", "SAC", kwargs=_OFF_POLICY, policy_kwargs=_NARROW),
-        Algorithm("td3", "TD3", kwargs=_OFF_POLICY, policy_kwargs=_NARROW),
-        Algorithm("tqc", "TQC", kwargs=_OFF_POLICY, policy_kwargs=_NARROW),
+        Algorithm("sac", "SAC", kwargs=_SOFT, policy_kwargs=_NARROW),
+        Algorithm("td3", "TD3", kwargs={**_OFF_POLICY, "action_noise": 0.1}, policy_kwargs=_NARROW),
+        Algorithm("tqc", "TQC", kwargs=_SOFT, policy_kwargs=_NARROW),
         Algorithm(
             "dqn",
             "DQN",

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
@@ -212,6 +214,11 @@ def make_model(job: Job) -> BaseAlgorithm:
             kwargs["replay_buffer_kwargs"] = {"env": env, "threads": 1}
         if row.normalise_reward:
             env = VecNormalize(env, norm_obs=False, gamma=kwargs.get("gamma", 0.99))
+    if isinstance(kwargs.get("action_noise"), float):
+        size = env.action_space.shape[0]
+        kwargs["action_noise"] = NormalActionNoise(
+            np.zeros(size), np.full(size, kwargs["action_noise"])
+        )
     if "learning_rate" in kwargs:
         kwargs["learning_rate"] = _read_rate(kwargs["learning_rate"])
     policy_kwargs = dict(row.policy_kwargs)

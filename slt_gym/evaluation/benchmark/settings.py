@@ -36,7 +36,9 @@ class Benchmark:
     env_kwargs: dict[str, Any] = field(
         default_factory=lambda: {"geometry": "transt-tiny", "dataset_options": dict(SMALL_VIDEO)}
     )
-    train_kwargs: dict[str, Any] = field(default_factory=lambda: {"num_frames": 16})
+    train_kwargs: dict[str, Any] = field(
+        default_factory=lambda: {"num_frames": 16, "lost_after": 3}
+    )
     steps: int = 20_000
     evaluations: int = 5
     val_split: str = "val"
