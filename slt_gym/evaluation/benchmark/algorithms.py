@@ -52,7 +52,8 @@ class Algorithm:
         normalise_reward: Divide rewards by the running standard deviation of the discounted return
             (``VecNormalize``), so that one learning rate fits every reward.
         kwargs: The constructor's further arguments, JSON values; ``"lin_3e-4"`` is a learning rate
-            that falls to 0 linearly, a number as ``action_noise`` the standard deviation of
+            that falls to 0 linearly, ``"cos_3e-4"`` one that rises over a tenth of the run and then
+            falls along a cosine, a number as ``action_noise`` the standard deviation of
             Gaussian noise. Of a tracker: fields of its configuration, and ``weights``.
         policy_kwargs: The policy's further arguments, JSON values.
         seeded: Whether its result depends on the seed; others are run once.
@@ -224,7 +225,8 @@ ALGORITHMS: dict[str, Algorithm] = {
             features=False,
             normalise_reward=False,
             kwargs={
-                "learning_rate": "lin_4e-4",
+                # As in examples/train_slt_transt.py, like the other settings.
+                "learning_rate": "cos_4e-4",
                 "reward_to_go": True,
                 "policy_weight": 10.0,
                 "micro_batch": 8,

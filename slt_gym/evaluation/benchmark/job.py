@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import resource
@@ -24,6 +25,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
 from slt_gym.agents import ReferenceReplayBuffer, TrackerFeaturesExtractor
+from slt_gym.agents.schedules import CosineSchedule
 from slt_gym.envs import make_sb3_env
 from slt_gym.errors import InvalidArgumentError
 from slt_gym.evaluation.benchmark.algorithms import Algorithm, is_clip_algorithm, load_class
@@ -302,17 +304,18 @@ def _score(job: Job, policy: Policy) -> dict[str, Any]:
 
 
 def _read_rate(rate: Any) -> Any:
-    """Return a learning rate, or the schedule that ``"lin_…"`` names."""
+    """Return a learning rate, or the schedule that ``"lin_…"`` or ``"cos_…"`` names."""
     if not isinstance(rate, str):
         return rate
     kind, _, start = rate.partition("_")
-    try:
+    with contextlib.suppress(ValueError):
         if kind == "lin":
             return LinearSchedule(float(start), 0.0, 1.0)
-    except ValueError:
-        pass
+        if kind == "cos":
+            return CosineSchedule(float(start), 0.0, warmup=0.1)
     raise InvalidArgumentError(
-        f"learning_rate is {rate!r}: accepted are a number, and lin_3e-4 for one that falls to 0"
+        f"learning_rate is {rate!r}: accepted are a number, lin_3e-4 for one that falls to 0, and "
+        "cos_3e-4 for one that rises over a tenth of the run and then falls along a cosine"
     )
 
 
