@@ -191,7 +191,7 @@ def time_exploration(
         The CPU seconds of each round, the same by phase, and the peak of memory, MB.
     """
     policy = TrackerPolicy(env.single_observation_space, env.single_action_space, tracker=name)
-    policy.network = network
+    policy.network.load_state_dict(network.state_dict())
     greedy = np.array([True, False])
     seconds, phases, peak = [], [], math.nan
     for number in range(rounds + 1):
@@ -203,7 +203,7 @@ def time_exploration(
             features = map_features(lambda f: f.expand(2, *f.shape[1:]), policy.encode(*shown))
             done = False
             while not done:
-                obs, _, ends, _, _ = env.step(policy.act(features, obs, greedy)[0])
+                obs, _, ends, _, _ = env.step(policy.act(features, obs, greedy, 2)[0])
                 done = bool(ends.all())
         if not number:
             peak = memory.megabytes
