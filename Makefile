@@ -1,7 +1,7 @@
 # Needs Python 3.10 or newer and make; everything else goes into .venv. Another Python:
 #     make train PYTHON=python3.12
 # ARGS is handed on:
-#     make train ARGS="--seed 1"    make test ARGS="-k geometry"
+#     make train ARGS="--seed 1"    make test ARGS="-k geometry"    make test ARGS="-n 0 --pdb"
 
 PYTHON ?= python3
 VENV := .venv
@@ -43,11 +43,14 @@ base: $(BASE)
 	$(PRETRAIN) runs/base-2 --initial-weights runs/base-1/weights --freeze-batch-norm \
 	    --steps 2000 --learning-rate 4e-4 --seed 1 $(PRETRAIN_OPTIONS)
 
+# Two processes with one thread each: PyTorch's own threads would get in each other's way.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(TEST)
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-fast: $(TEST)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-vot: $(VOT)
 	$(BIN)/python -m pytest tests/cli/test_cli_trax.py $(ARGS)
