@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
 from slt_gym.agents.network import TrackerNetwork
-from slt_gym.errors import unknown
+from slt_gym.errors import InvalidArgumentError, unknown
 from slt_gym.geometry import Geometry, get_geometry, register_geometry
 
 Builder = Callable[..., TrackerNetwork]
@@ -88,14 +90,41 @@ def list_networks() -> list[str]:
     return sorted(_TRACKERS)
 
 
+# A field's default says what it takes; a bool is an int to Python, so it comes first.
+_KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
+    bool: ("True or False", (bool,)),
+    int: ("a whole number", (Integral,)),
+    float: ("a number", (Real,)),
+    tuple: ("a tuple", (tuple, list)),
+}
+
+
 def override(config: C, overrides: dict[str, Any]) -> C:
     """Replace fields of a configuration (a dataclass) by name.
 
     Raises:
-        InvalidArgumentError: The configuration has no such field.
+        InvalidArgumentError: The configuration has no such field, or another kind of value there.
     """
-    fields = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
-    for name in overrides:
-        if name not in fields:
-            raise unknown(f"field of {type(config).__name__}", name, fields)
+    owner = type(config).__name__
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    for name, value in overrides.items():
+        if name not in defaults:
+            raise unknown(f"field of {owner}", name, defaults)
+        for kind, (words, accepted) in _KINDS.items():
+            if isinstance(defaults[name], kind):
+                if not isinstance(value, accepted) or isinstance(value, bool) > (kind is bool):
+                    raise InvalidArgumentError(
+                        f"{name} of {owner} is {value!r}: it must be {words}"
+                    )
+                break
     return dataclasses.replace(config, **overrides)  # type: ignore[type-var]
+
+
+def check_range(config: object, low: float, high: float, *names: str) -> None:
+    """Raise InvalidArgumentError unless these fields lie between ``low`` and ``high``."""
+    for name in names:
+        if not low <= getattr(config, name) <= high:
+            raise InvalidArgumentError(
+                f"{name} of {type(config).__name__} is {getattr(config, name)}: accepted are "
+                + (f"numbers from {low} to {high}" if high < math.inf else f"numbers from {low} on")
+            )

@@ -184,6 +184,29 @@ def test_quirks_shift_the_labels_by_half_a_pixel() -> None:
     torch.testing.assert_close(quirky - plain, torch.tensor([[0.5, 0.5, 0.0, 0.0]]))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            {"window_influence": "a"},
+            "window_influence of SiamRPNppConfig is 'a': it must be a number",
+        ),
+        ({"window_influence": 1.5}, "accepted are numbers from 0 to 1"),
+        ({"epsilon": 0.6}, "numbers from 0 to 0.5"),
+        ({"anchor_scale": 0}, "numbers from 1 on"),
+        ({"anchor_scale": 2.5}, "must be a whole number"),
+        ({"hidden": True}, "must be a whole number"),
+        ({"official_quirks": 1}, "must be True or False"),
+        ({"planes": 8}, "must be a tuple"),
+        ({"planes": (8, 16)}, "has 4 layers"),
+        ({"frozen": ("layer9",)}, "unknown part of the backbone 'layer9'"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(overrides: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=words):
+        create_tracker("siamrpnpp-tiny", **overrides)
+
+
 @pytest.mark.parametrize("name", ["siamrpnpp-tiny", "siamattn-tiny"])
 def test_the_tracker_keeps_inside_the_frame(name: str) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (4, 80, 100, 3), np.uint8)

@@ -30,7 +30,7 @@ from slt_gym.data import Sequence, SequenceDataset, open_dataset
 from slt_gym.data.pairs import PairConfig, PairSampler
 from slt_gym.envs import TrackingEnv
 from slt_gym.envs.episode import EpisodeRules
-from slt_gym.errors import SltGymError
+from slt_gym.errors import InvalidArgumentError, SltGymError
 from slt_gym.geometry import get_geometry
 
 VIDEO = {"num_frames": 12, "width": 160, "height": 120, "num_sequences": 4}
@@ -495,6 +495,25 @@ def draw_moving_frame(t: int) -> np.ndarray:
     frame = cv2.resize(texture, (160, 120), interpolation=cv2.INTER_CUBIC) // 3
     frame[40:64, 50 + 3 * t : 70 + 3 * t] = (250, 40, 40)
     return frame
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"filter_size": 3}, "filter_size is 3: it must be even"),
+        ({"frozen_layers": 4}, "numbers from 0 to 3"),
+        (
+            {"train_skipping": 0},
+            "train_skipping of TrDiMPConfig is 0: accepted are numbers from 1 on",
+        ),
+        ({"num_dropout_samples": -1}, "numbers from 0 on"),
+        ({"score_range": 7}, "must be a tuple"),
+        ({"planes": (8, 16)}, "three layers, or four"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(overrides: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=words):
+        create_tracker("trdimp-tiny", **overrides)
 
 
 class TestTracker:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from slt_gym.agents.convolution import ConvBN, conv_bn
 from slt_gym.agents.recomputation import Blocks
+from slt_gym.errors import InvalidArgumentError, unknown
 
 _EXPANSION = 4  # output channels of a bottleneck over its inner channels
 _STRIDES = (1, 2, 1, 1)
@@ -55,6 +56,9 @@ class AtrousResNet(nn.Module):
         planes: Inner channels of the four layers' blocks; a layer gives four times as many.
         blocks: Number of blocks in each layer.
         frozen: Children that neither learn nor update their BatchNorm statistics.
+
+    Raises:
+        InvalidArgumentError: There are not four layers, or no such children.
     """
 
     def __init__(
@@ -65,6 +69,11 @@ class AtrousResNet(nn.Module):
         frozen: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
+        if not len(planes) == len(blocks) == len(_STRIDES):
+            raise InvalidArgumentError(
+                f"the backbone has {len(_STRIDES)} layers, but planes {planes} and blocks {blocks} "
+                "are given"
+            )
         self.conv1 = nn.Conv2d(3, stem, 7, 2, 0, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         channels = stem
@@ -75,6 +84,9 @@ class AtrousResNet(nn.Module):
                 layer.append(Bottleneck(channels, width, stride, _DILATIONS[i], first=k == 0))
                 channels = width * _EXPANSION
             setattr(self, f"layer{i + 1}", layer)
+        for name in frozen:
+            if name not in dict(self.named_children()):
+                raise unknown("part of the backbone", name, dict(self.named_children()))
         self.channels = (stem, *(width * _EXPANSION for width in planes))
         self.frozen = frozen
         for name in frozen:

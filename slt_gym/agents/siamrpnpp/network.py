@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from slt_gym.agents.network import Proposals, SLTDefaults, TrackerNetwork
+from slt_gym.agents.registry import check_range
 from slt_gym.agents.schedules import ExponentialSchedule
 from slt_gym.agents.siamrpnpp.anchors import RATIOS, decode, make_anchors
 from slt_gym.agents.siamrpnpp.backbone import AtrousResNet
@@ -59,6 +61,12 @@ class SiamRPNppConfig:
     temperature: float = 8.0  # SLT-SiamRPN++
     backbone_lr_scale: float = 0.1  # SLT-SiamRPN++
     official_quirks: bool = False
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, math.inf, "stem", "hidden", "anchor_scale")
+        check_range(self, 0, 1, "window_influence", "size_lr")
+        check_range(self, 0, 0.5, "epsilon")
+        check_range(self, 0, math.inf, "penalty_k", "temperature", "backbone_lr_scale")
 
 
 # A laptop's size: the same classes, a crop of 127 px with 9 x 9 cells.

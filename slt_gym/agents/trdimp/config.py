@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from slt_gym.agents.registry import check_range
+from slt_gym.errors import InvalidArgumentError
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,22 @@ class TrDiMPConfig:
     box_refinement_iter: int = 10
     box_refinement_step_length: float = 2.5e-3
     box_refinement_step_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not len(self.planes) == len(self.blocks) == len(self.strides) in (3, 4):
+            raise InvalidArgumentError(
+                f"the backbone has three layers, or four, but planes {self.planes}, blocks "
+                f"{self.blocks} and strides {self.strides} are given"
+            )
+        if self.filter_size % 2:
+            raise InvalidArgumentError(f"filter_size is {self.filter_size}: it must be even")
+        check_range(self, 2, math.inf, "filter_size", "num_proposals")
+        check_range(self, 1, math.inf, "stem", "channels", "key_channels", "iou_channels")
+        check_range(self, 1, math.inf, "iounet_k", "train_skipping", "transformer_memory_size")
+        check_range(self, 0, math.inf, "num_init_random_boxes", "num_dropout_samples")
+        check_range(self, 0, math.inf, "train_iterations", "transformer_skipping")
+        check_range(self, 0, math.inf, "box_refinement_iter", "sample_memory_size")
+        check_range(self, 0, 3, "frozen_layers")
 
 
 # A laptop's size: the same classes, samples of 96 px with 13 x 13 scores, trained as a whole.
