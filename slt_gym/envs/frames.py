@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ KEPT_FRAMES = 3
 _LARGE_BLOCK = 31 << 20  # bytes
 
 Frame = NDArray[np.uint8]
+_Read = TypeVar("_Read")
 # The template crop, the padding colour, and the frame's size (W, H).
 _Start: TypeAlias = tuple[Frame, Frame, tuple[int, int]]
 
@@ -79,7 +81,7 @@ class ClipFrames:
         frame = self._kept.pop(key, None)
         if frame is None:
             pending = self._pending.pop(key, None)
-            frame = self._read(i, factor) if pending is None else pending.result()
+            frame = _take(pending, lambda: self._read(i, factor))
         self._kept[key] = frame  # the last one is the latest used
         while len(self._kept) > self.keep:
             del self._kept[next(iter(self._kept))]
@@ -122,7 +124,7 @@ class ClipFrames:
     def _start(self) -> _Start:
         if self._template is None:
             pending, self._pending_template = self._pending_template, None
-            self._template = self._make_template() if pending is None else pending.result()
+            self._template = _take(pending, self._make_template)
         return self._template
 
     def _make_template(self) -> _Start:
@@ -138,3 +140,12 @@ class ClipFrames:
     def _read(self, i: int, factor: int) -> ReducedFrame:
         with self.stopwatch.measure("decode"):
             return self.clip.read_reduced(i, factor)
+
+
+def _take(pending: Future[_Read] | None, read: Callable[[], _Read]) -> _Read:
+    """Return what is read ahead, or read it here if that has not begun.
+
+    Who asks may be one of the pool's threads, and what it asks for behind it in the pool's queue: a
+    track that loses its target begins the clip whose start another one has just asked for.
+    """
+    return read() if pending is None or pending.cancel() else pending.result()

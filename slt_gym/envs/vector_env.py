@@ -344,8 +344,7 @@ class TrackingVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
 
     def _run(self, work: Callable[[int], _Result]) -> list[_Result]:
         """Call ``work`` for each group in the pool; raise the first error when all are done."""
-        # A task may wait for a prefetched frame. No deadlock: the pool takes its jobs in order, and
-        # that frame was handed in before.
+        # A task may need what is read ahead. No deadlock: what has not begun it reads itself.
         futures = [self._pool.submit(work, g) for g in range(len(self._groups))]
         wait(futures)
         return [future.result() for future in futures]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -191,6 +192,24 @@ def test_tracks_that_end_early_meet_their_group_again_at_the_next_reset(memory: 
     assert len(seen[1]) > len(seen[0]) >= 2
     assert seen[1][: len(seen[0])] == seen[0]
     env.close()
+
+
+def test_a_track_may_begin_the_clip_whose_start_another_one_reads_ahead(memory: Memory) -> None:
+    memory()
+    kwargs = {"num_frames": 3, "tracks_per_clip": 2, "threads": 1, "lost_after": 1}
+    envs = make_vec(2, autoreset_mode="same_step", **kwargs)
+    observations, _ = envs.reset(seed=0)
+    # The first track comes to the clip's last frame and asks for the next clip; the second one, in
+    # the same task of the only thread, loses its target and begins that clip.
+    actions = box_to_action(observations["box"])
+    actions[1] = [-1, -1, -1, -1]
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(envs.step(actions)), daemon=True)
+    thread.start()
+    thread.join(60)
+    envs._pool.shutdown(wait=False, cancel_futures=True)  # lets a thread that waits for ever go
+    assert results, "the only thread waits for what comes after it in its queue"
+    assert results[0][2].tolist() == [False, True]
 
 
 def test_copies_are_the_callers(memory: Memory) -> None:
