@@ -46,7 +46,7 @@ SYNTHETIC = Experiment(
     slt={
         "n_clips": 8,
         "micro_batch": 4,
-        "learning_rate": CosineSchedule(4e-4, 1e-5, warmup=0.1),
+        "learning_rate": CosineSchedule(4e-5, 1e-5, warmup=0.1),
         "reward_to_go": True,
     },
     base=PretrainingConfig(
