@@ -273,14 +273,15 @@ def make(tmp_path: Path) -> Make:
 
 INSTALL, UPGRADE = "-m pip install -e .", "-m pip install pip>=22"
 TRAIN = "examples/train_slt_transt.py"
+PYTEST = "-m pytest -n 2 --dist loadfile"
 
 
 def test_make_installs_once_and_hands_arguments_on(make: Make) -> None:
     code, asked, _ = make("train", "ARGS=--seed 1")
     assert (code, asked) == (0, [UPGRADE, INSTALL, f"{TRAIN} --seed 1"])
     assert make("train")[1] == [TRAIN]
-    assert make("test")[1] == [f"{INSTALL}[test]", "-m pytest"]
-    assert make("test-fast")[1] == ["-m pytest -m not slow"]
+    assert make("test")[1] == [f"{INSTALL}[test]", PYTEST]
+    assert make("test-fast")[1] == [f"{PYTEST} -m not slow"]
     assert make("lint")[1] == ["-m ruff check .", "-m ruff format --check .", "-m mypy"]
     assert make("docs")[1] == [f"{INSTALL}[docs]", "-m mkdocs build --strict"]
     vot = [f"{INSTALL}[vot]", "-m pytest tests/cli/test_cli_trax.py"]
