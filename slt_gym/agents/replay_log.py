@@ -152,6 +152,8 @@ class _Track:
         self.runs = _Queue(_RUN)
         self._looks = _Queue(_LOOK)
         self._latest: tuple[object, View] | None = None  # the clip, and what was seen last of it
+        # The first looks that the latest run may have, and that the next one may have.
+        self._usable = self._usable_next = 0
 
     def goes_on(self, sequence: int | None, reference: StepReference) -> bool:
         """Tell whether a step begins with what the latest one led to."""
@@ -182,6 +184,7 @@ class _Track:
         )
 
     def _begin(self, step: int, sequence: int, reference: StepReference) -> None:
+        self._usable, self._usable_next = self._usable_next, self._looks.first + len(self._looks)
         run = np.zeros((), _RUN)
         run["start"], run["sequence"], run["template"] = step, sequence, reference.template
         run["size"] = reference.before.size
@@ -193,7 +196,8 @@ class _Track:
     def _number(self, transform: bytes, *known: int) -> int:
         """Return the number of a transform: of the latest run's, or a known or a new one.
 
-        A run therefore only has looks of the run before it, and later ones.
+        A run only has looks of the run before it, and later ones: one that runs have handed on from
+        long ago is written anew, since all looks after it would stay with it.
         """
         if not transform:
             return -1
@@ -201,7 +205,7 @@ class _Track:
             run = self.runs.kept[-1]
             known = (*known, *(int(run[k]) for k in ("look", "last_look", "template_look")))
         for look in known:
-            if self.transform(look) == transform:
+            if look >= self._usable and self.transform(look) == transform:
                 return look
         return self._looks.append(np.void(transform))
 
