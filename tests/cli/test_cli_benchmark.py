@@ -61,7 +61,7 @@ def test_failed_job_ends_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--steps", "0"], "steps is 0"),
         (["--env", "CartPole-v1"], "no tracking environment"),
         (["--env-kwargs", "{"], "not JSON"),
-        (["--train-kwargs", '{"num_frame": 3}'], "unknown argument 'num_frame'"),
+        (["--train-kwargs", '{"num_frame": 3}'], "unexpected keyword argument 'num_frame'"),
         (["--test-split", "nonsense"], "nonsense"),
     ],
 )
