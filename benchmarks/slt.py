@@ -132,10 +132,12 @@ def calm(network: Any, observation: dict[str, Any]) -> None:
     for module in statistics_of:
         module.momentum = 1.0  # takes over the crops' statistics
     device = next(network.parameters()).device
-    template, search = (upload(observation[key][:2], device) for key in ("template", "search"))
+    names = [key for key in ("template", "template_box") if key in observation]
+    shown = [upload(observation[key][:2], device) for key in names]
+    search = upload(observation["search"][:2], device)
     with torch.no_grad():
         network.train()
-        network.propose(network.encode(template), search)
+        network.propose(network.encode(*shown), search)
         network.eval()
         for module in statistics_of:
             module.momentum = 0.1

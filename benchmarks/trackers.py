@@ -17,7 +17,8 @@ TrDiMP refines whatever it finds. The frames are spread evenly over a sequence, 
 beforehand. Times are seconds of the CPU, not of the clock. "crop kB" is what a search crop
 allocates at its peak (`tracemalloc`), on average; "leaving" is the share of windows that leave the
 frame; "MB" is how far the process's memory rises while the tracker starts and makes one update, or
-the clip is explored (Linux only), the weights not included.
+the clip is explored (Linux only), without the weights and without memory that an earlier tracker
+has freed: for this figure time one tracker alone.
 
     python benchmarks/trackers.py
     python benchmarks/trackers.py --dataset folder --root DIR --trackers siamrpnpp --rounds 5
@@ -44,6 +45,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from slt import calm
 
 from slt_gym import create_tracker
 from slt_gym.agents import TrackerNetwork, TrackerPolicy
@@ -139,11 +141,12 @@ class PlainTracker(ProposalTracker):
         return super().update(frame)
 
 
-def make_peers(name: str, clock: Clock) -> dict[str, Peer]:
-    """Make a tracker and what it is compared with, on one network."""
+def make_peers(name: str, clock: Clock, observation: dict[str, Any]) -> dict[str, Peer]:
+    """Make a tracker and what it is compared with, on one network; see :func:`calm`."""
     torch.manual_seed(0)
     believing = {"target_not_found_threshold": -math.inf} if name == "trdimp" else {}
     tracker = create_tracker(name, **believing)
+    calm(tracker.network, observation)  # type: ignore[attr-defined]
     if not isinstance(tracker, ProposalTracker):
         trdimp.crop_float = clock.time(trdimp.crop_float)  # type: ignore[assignment]
         return {name: Peer(tracker)}
@@ -268,6 +271,22 @@ def measure_crops(tracker: Tracker, sequence: Sequence, times: list[int]) -> tup
     return statistics.mean(peaks), leaving / len(times)
 
 
+def make_env(name: str, args: argparse.Namespace, options: dict[str, Any]) -> TrackingVectorEnv:
+    """Make the environment that is explored: two tracks of one clip."""
+    return TrackingVectorEnv(
+        2,
+        args.dataset,
+        root=None if args.root is None else str(args.root),
+        split=args.split,
+        geometry=name,
+        num_frames=args.frames + 1,
+        dataset_options=options,
+        tracks_per_clip=2,
+        threads=1,
+        prefetch=False,
+    )
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -298,7 +317,8 @@ def main() -> None:
     report: dict[str, Any] = {}
     for name in args.trackers:
         clock = Clock()
-        peers = make_peers(name, clock)
+        env = make_env(name, args, options)
+        peers = make_peers(name, clock, env.reset(seed=0, options={"sequence": sequence.name})[0])
         time_rounds(peers, sequence, times, args.rounds, clock)
         first, *others = peers.values()
         for peer in others:
@@ -328,18 +348,6 @@ def main() -> None:
                 f"{size / 1e3:9.0f}{leaving:9.0%}{rows[row]['megabytes']:9.0f}"
             )
         network: TrackerNetwork = first.tracker.network  # type: ignore[attr-defined]
-        env = TrackingVectorEnv(
-            2,
-            args.dataset,
-            root=None if args.root is None else str(args.root),
-            split=args.split,
-            geometry=name,
-            num_frames=args.frames + 1,
-            dataset_options=options,
-            tracks_per_clip=2,
-            threads=1,
-            prefetch=False,
-        )
         seconds, phases, megabytes = time_exploration(
             name, network, env, sequence.name, args.rounds
         )
