@@ -45,6 +45,10 @@ class Tracker(ABC):
 
         Returns:
             The target's box ``(x, y, w, h)``, float64, shape ``(4,)``, frame pixels.
+
+        Raises:
+            InvalidArgumentError: The frame is none.
+            SltGymError: ``init`` was not called, or the network's box is not finite.
         """
 
 
@@ -84,8 +88,13 @@ class ProposalTracker(Tracker):
         self._seen = proposals, window, frame_size
         previous = torch.from_numpy(window.to_crop(self._box).astype(np.float32)).to(self.device)
         index = self.network.action_logits(proposals, previous[None]).argmax(dim=-1)
-        chosen = self.network.resolve(proposals, index, previous[None])[0]
-        self._box = geometry.limit(window.to_frame(chosen.cpu().numpy()), frame_size)
+        chosen = self.network.resolve(proposals, index, previous[None])[0].cpu().numpy()
+        if not np.isfinite(chosen).all():
+            raise SltGymError(
+                f"the network of {self.name!r} gives the box {chosen.tolist()}: its weights are "
+                "damaged, or a training made them so"
+            )
+        self._box = geometry.limit(window.to_frame(chosen), frame_size)
         self.score = float(proposals.scores[0, index[0]].sigmoid())
         return self._box.copy()
 

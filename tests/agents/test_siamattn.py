@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from slt_gym.agents import create_tracker
@@ -129,6 +131,29 @@ def test_masks_are_cut_to_the_nearest_pixel() -> None:
     assert (cut[1] == 0).all()
     nearest = F.interpolate(mask[1][None, None], (8, 8), mode="nearest")[0, 0]
     assert torch.equal(cut[2], nearest)
+
+
+@given(
+    st.integers(1, 24),
+    st.tuples(*[st.floats(-10, 30)] * 2),
+    st.tuples(*[st.floats(0, 40)] * 2),
+    st.integers(0, 2**32 - 1),
+)
+def test_cut_masks_hold_the_pixels_of_a_loop(
+    size: int, corner: tuple[float, float], extent: tuple[float, float], seed: int
+) -> None:
+    side = 20
+    mask = torch.from_numpy(np.random.default_rng(seed).integers(0, 2, (1, side, side)))
+    x1, y1 = corner
+    x2, y2 = x1 + extent[0], y1 + extent[1]
+    roi = torch.tensor([[0, x1, y1, x2, y2]], dtype=torch.float64)
+    cut = cut_masks(mask, roi, size)[0]
+    left, top, right, bottom = (int(min(max(v, 0), side - 1)) for v in (x1, y1, x2, y2))
+    for i in range(size):
+        for k in range(size):
+            row = top + i * (bottom - top + 1) // size
+            column = left + k * (right - left + 1) // size
+            assert cut[i, k] == mask[0, row, column]
 
 
 def test_the_hardest_pixels_teach_masks() -> None:

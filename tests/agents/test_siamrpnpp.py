@@ -22,9 +22,10 @@ from slt_gym.agents.siamrpnpp.losses import (
     label_anchors,
     regression_loss,
 )
+from slt_gym.agents.tracker import ProposalTracker
 from slt_gym.data import open_dataset
 from slt_gym.data.pairs import PairBatch, PairSampler
-from slt_gym.errors import InvalidArgumentError
+from slt_gym.errors import InvalidArgumentError, SltGymError
 from slt_gym.geometry import get_geometry, iou
 
 
@@ -66,8 +67,10 @@ def test_decoding_inverts_encoding() -> None:
     anchors = torch.from_numpy(make_anchors(9, 4)).double()
     boxes = torch.from_numpy(rng.uniform(5, 60, (len(anchors), 4)))
     torch.testing.assert_close(decode(encode(boxes, anchors), anchors), boxes)
-    huge = decode(torch.full((1, 4), 1e4, dtype=torch.float64), anchors[:1])
-    assert torch.isfinite(huge).all()
+    for extreme in (1e4, -1e4):
+        box = decode(torch.full((1, 4), extreme, dtype=torch.float64), anchors[:1])
+        assert torch.isfinite(box).all()
+        assert (box[:, 2:] > 0).all()
     corners = [torch.cat([b[:, :2] - b[:, 2:] / 2, b[:, 2:]], 1).numpy() for b in (boxes, anchors)]
     np.testing.assert_allclose(paired_iou(boxes, anchors).numpy(), iou(*corners), atol=1e-12)
 
@@ -221,6 +224,34 @@ def test_the_tracker_keeps_inside_the_frame(name: str) -> None:
         assert 0 <= tracker.score <= 1
     with pytest.raises(InvalidArgumentError, match=r"unknown field .* 'penalty'"):
         create_tracker(name, penalty=0.1)
+
+
+@pytest.mark.parametrize("name", ["siamrpnpp", "siamattn"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_untrained_published_network_tracks(name: str, seed: int) -> None:
+    # Its residual layers amplify: raw outputs reach thousands, and sizes would be 0 or infinite.
+    frames = np.random.default_rng(0).integers(0, 256, (3, 80, 100, 3), np.uint8)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tracker = create_tracker(name)
+    tracker.init(frames[0], (40, 30, 20, 12))
+    for frame in frames[1:]:
+        x, y, w, h = tracker.update(frame)
+        assert 0 <= x + w / 2 <= 100
+        assert 0 <= y + h / 2 <= 80
+        assert 10 <= w <= 100
+        assert 10 <= h <= 80
+
+
+def test_damaged_weights_are_named() -> None:
+    tracker = create_tracker("siamrpnpp-tiny")
+    assert isinstance(tracker, ProposalTracker)
+    with torch.no_grad():
+        next(tracker.network.parameters()).fill_(math.nan)
+    frame = np.zeros((80, 100, 3), np.uint8)
+    tracker.init(frame, (40, 30, 20, 12))
+    with pytest.raises(SltGymError, match=r"'siamrpnpp-tiny' gives the box \[nan, .* damaged"):
+        tracker.update(frame)
 
 
 def test_frozen_layers_do_not_learn_nor_count() -> None:

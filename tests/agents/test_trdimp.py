@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from hypothesis import given
+from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as check_for_sb3
 from torch.nn import functional as F
 
@@ -212,6 +215,24 @@ class TestRefinement:
         w, h = max(8 - 3, 8 / 3), 18 + 3
         expected = torch.tensor([14.6 - w / 2, 28.4 - h / 2, w, h])
         torch.testing.assert_close(found[0, 2], expected)
+
+    @given(
+        st.tuples(*[st.floats(-50, 50)] * 2, *[st.floats(0.1, 100)] * 2),
+        st.lists(st.tuples(*[st.floats(0, 1, exclude_max=True)] * 4), min_size=1, max_size=5),
+    )
+    def test_jitter_keeps_near_the_box(
+        self, box: tuple[float, ...], draws: list[tuple[float, ...]]
+    ) -> None:
+        start = torch.tensor([box], dtype=torch.float64)
+        found = jitter(start, torch.tensor(draws, dtype=torch.float64), self.config)[0]
+        assert torch.equal(found[0], start[0])
+        side = math.sqrt(box[2] * box[3])
+        centre = start[0, :2] + start[0, 2:] / 2
+        moved = (found[:, :2] + found[:, 2:] / 2 - centre).abs()
+        assert (moved <= self.config.box_jitter_pos * side / 2 + 1e-9).all()
+        assert (found[:, 2:] >= min(box[2:]) / 3 - 1e-9).all()
+        grown = (found[:, 2:] - start[0, 2:]).clamp(min=0)
+        assert (grown <= max(self.config.box_jitter_sz * side / 2, min(box[2:]) / 3) + 1e-9).all()
 
     def test_selection_averages_the_best_of_a_sensible_shape(self) -> None:
         boxes = torch.tensor([[[0.0, 0, 10, 1], [1, 1, 4, 4], [3, 3, 4, 4], [9, 9, 4, 4]]])

@@ -11,7 +11,8 @@ from torch import Tensor
 
 STRIDE = 8  # pixels of the crop between cells
 RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)  # height over width
-# Far above any box of use, and far below an overflow.
+# Beyond any box of use on both sides, and far from an overflow: random networks ask for more, and a
+# side of 0 makes the penalty on changes of shape NaN.
 _MAX_LOG_SIZE = 20.0
 
 
@@ -39,7 +40,7 @@ def make_anchors(grid: int, scale: int) -> NDArray[np.float32]:
 def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
     """Apply deltas ``(dx, dy, dw, dh)`` to anchors ``(cx, cy, w, h)``, both ``(..., 4)``."""
     centre = deltas[..., :2] * anchors[..., 2:] + anchors[..., :2]
-    size = deltas[..., 2:].clamp(max=_MAX_LOG_SIZE).exp() * anchors[..., 2:]
+    size = deltas[..., 2:].clamp(-_MAX_LOG_SIZE, _MAX_LOG_SIZE).exp() * anchors[..., 2:]
     return torch.cat([centre, size], dim=-1)
 
 
