@@ -205,7 +205,10 @@ def normalise(crops: Tensor) -> Tensor:
 
 
 def normalise_levels(crops: Tensor) -> Tensor:
-    """Normalise RGB crops ``(B, 3, S, S)`` of any type, in [0, 255], by ImageNet's statistics."""
+    """Normalise RGB crops ``(B, 3, S, S)`` in [0, 255] by ImageNet's statistics.
+
+    Of any type; what is returned has PyTorch's default one.
+    """
     mean = torch.tensor(IMAGE_MEAN, device=crops.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGE_STD, device=crops.device).view(1, 3, 1, 1)
-    return (crops.float() / 255).sub_(mean).div_(std)
+    return (crops.to(mean.dtype) / 255).sub_(mean).div_(std)

@@ -35,7 +35,7 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(conv_bn(x, self.conv1, self.bn1), inplace=True)
         x = F.relu(conv_bn(x, self.conv2, self.bn2), inplace=True)
-        return F.relu(conv_bn(x, self.conv3, self.bn3) + shortcut, inplace=True)
+        return F.relu(conv_bn(x, self.conv3, self.bn3).add_(shortcut), inplace=True)
 
 
 class ResNet(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ from stable_baselines3.common.logger import Logger
 from tiny import draw_observation, make_network, make_slt, make_spaces
 from torch import Tensor, nn
 
-from slt_gym.agents import SLT, TrackerNetwork, TransTPolicy
+from slt_gym.agents import SLT, TrackerNetwork, TransTPolicy, convolution, resnet
 from slt_gym.agents.convolution import conv_bn
 from slt_gym.agents.features import find_equal_crops, map_features
 from slt_gym.agents.precision import allow_tf32
 from slt_gym.agents.recomputation import set_checkpointing
 from slt_gym.agents.registry import get_tracker_entry
+from slt_gym.agents.siamattn import heads
+from slt_gym.agents.siamrpnpp import backbone
+from slt_gym.agents.trdimp import backbone as trdimp_backbone
 from slt_gym.errors import InvalidArgumentError
 
 TINY = ("siamattn-tiny", "siamrpnpp-tiny", "transt-tiny", "trdimp-tiny")
@@ -150,6 +153,27 @@ def test_bf16_is_near_float32(name: str) -> None:
         for part in (gradients, expected)
     )
     assert torch.cosine_similarity(ours, theirs, dim=0) > 0.9
+
+
+@pytest.fixture
+def double_precision() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.usefixtures("double_precision")
+def test_networks_run_in_float64(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, template, search = build(name)
+    folded = backward(network, template, search)
+    assert {gradient.dtype for gradient in folded.values()} == {torch.float64}
+    for module in (convolution, resnet, heads, backbone, trdimp_backbone):
+        monkeypatch.setattr(module, "conv_bn", lambda x, conv, bn: bn(conv(x)))
+    separate = backward(network, template, search)
+    for key, gradient in folded.items():
+        scale = float(separate[key].abs().max())
+        torch.testing.assert_close(gradient, separate[key], rtol=0, atol=1e-9 * scale + 1e-15)
 
 
 @pytest.mark.parametrize("name", TINY)

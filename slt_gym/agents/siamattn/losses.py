@@ -23,8 +23,8 @@ class Regions:
     """Regions that the heads learn from.
 
     Attributes:
-        rois: Float32, shape ``(R, 5)``: index of the crop, then ``x1, y1, x2, y2``, crop pixels.
-        deltas: Float32, shape ``(R, 4)``, normalised, from the region to the target.
+        rois: Shape ``(R, 5)``: index of the crop, then ``x1, y1, x2, y2``, crop pixels.
+        deltas: Shape ``(R, 4)``, normalised, from the region to the target.
     """
 
     rois: Tensor
@@ -66,7 +66,8 @@ def sample_regions(boxes: Tensor, target: Tensor, rng: Draws, official_quirks: b
     size = region[:, 2:]
     region_centred = torch.cat([region[:, :2] + size / 2, size], dim=1)
     deltas = encode(centred[row, -1], region_centred) / corners.new_tensor(DELTA_SCALE)
-    return Regions(torch.cat([row[:, None].double(), corners], dim=1).float(), deltas.float())
+    rois = torch.cat([row[:, None].double(), corners], dim=1)
+    return Regions(rois.to(boxes.dtype), deltas.to(boxes.dtype))
 
 
 def refinement_loss(predicted: Tensor, regions: Regions) -> Tensor:
@@ -85,7 +86,7 @@ def cut_masks(mask: Tensor, rois: Tensor, size: int) -> Tensor:
         size: Side of the result, pixels.
 
     Returns:
-        Float32, shape ``(R, size, size)``, the nearest pixels.
+        Shape ``(R, size, size)``, the type of the regions: the nearest pixels.
     """
     side = mask.shape[-1]
     corners = rois[:, 1:].clamp(0, side - 1).long()
@@ -96,7 +97,8 @@ def cut_masks(mask: Tensor, rois: Tensor, size: int) -> Tensor:
 
     x1, y1, x2, y2 = corners.unbind(1)
     rows, columns = pixels(y1, y2), pixels(x1, x2)
-    return mask[rois[:, 0].long()[:, None, None], rows[:, :, None], columns[:, None, :]].float()
+    cut = mask[rois[:, 0].long()[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return cut.to(rois.dtype)
 
 
 def mask_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -275,4 +275,4 @@ class SiamRPNpp(TrackerNetwork):
 
 def to_bgr(crops: Tensor) -> Tensor:
     """Convert RGB uint8 crops ``(B, 3, S, S)`` to floats BGR from 0 to 255; pass floats through."""
-    return crops if crops.is_floating_point() else crops.flip(1).float()
+    return crops if crops.is_floating_point() else crops.flip(1).to(torch.get_default_dtype())

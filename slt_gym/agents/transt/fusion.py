@@ -35,6 +35,14 @@ def sine_position(height: int, width: int, channels: int) -> Tensor:
     return torch.cat([rows, columns], dim=2).reshape(height * width, channels)
 
 
+def rectify(x: Tensor) -> Tensor:
+    """Return ``relu(x)`` of a linear layer's output ``x``, which is lost where nothing is learnt.
+
+    That output is a view, which autograd would copy before it is changed.
+    """
+    return F.relu(x, inplace=not torch.is_grad_enabled())
+
+
 class Attention(nn.Module):
     """Multi-head attention with the parameters of ``nn.MultiheadAttention``, without its detours.
 
@@ -113,8 +121,8 @@ class FusionLayer(nn.Module):
         from_template = self.multihead_attn2(s + search_pos, t + template_pos, t)
         t = self.norm12(t + drop(from_search))
         s = self.norm22(s + drop(from_template))
-        t = self.norm13(t + drop(self.linear12(drop(F.relu(self.linear11(t), inplace=True)))))
-        s = self.norm23(s + drop(self.linear22(drop(F.relu(self.linear21(s), inplace=True)))))
+        t = self.norm13(t + drop(self.linear12(drop(rectify(self.linear11(t))))))
+        s = self.norm23(s + drop(self.linear22(drop(rectify(self.linear21(s))))))
         return t, s
 
 
@@ -138,7 +146,7 @@ class DecoderLayer(nn.Module):
         s = search
         attended = self.multihead_attn(s + search_pos, template + template_pos, template)
         s = self.norm1(s + drop(attended))
-        return self.norm2(s + drop(self.linear2(drop(F.relu(self.linear1(s), inplace=True)))))
+        return self.norm2(s + drop(self.linear2(drop(rectify(self.linear1(s))))))
 
 
 class _Encoder(nn.Module):

@@ -10,11 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from slt_gym.agents.network import Proposals, TrackerNetwork, normalise
 from slt_gym.agents.resnet import ResNet
-from slt_gym.agents.transt.fusion import FeatureFusion, sine_position
+from slt_gym.agents.transt.fusion import FeatureFusion, rectify, sine_position
 from slt_gym.agents.transt.losses import box_losses, classification_loss, positive_cells
 from slt_gym.geometry import TransTGeometry
 
@@ -83,7 +82,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., width)`` to ``(..., outputs)``."""
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x), inplace=True)
+            x = rectify(layer(x))
         return self.layers[-1](x)
 
 

@@ -147,9 +147,10 @@ class TrDiMP(TrackerNetwork):
         patches = normalise(template).cpu().numpy()
         shifts = [geometry.initial_shifts(self._draw_shifts(patch)) for patch in template]
         samples = [geometry.initial_samples(p, s) for p, s in zip(patches, shifts, strict=True)]
-        stack = torch.stack([torch.from_numpy(s) for s in samples]).to(template.device)
+        stack = torch.stack([torch.from_numpy(s) for s in samples])
+        stack = stack.to(template.device, torch.get_default_dtype())
         moves = torch.stack([torch.from_numpy(s) for s in shifts]).to(template.device)
-        return self.encode_samples(stack, self.sample_boxes(template_box.float(), moves))
+        return self.encode_samples(stack, self.sample_boxes(template_box.to(stack.dtype), moves))
 
     def _draw_shifts(self, patch: Tensor) -> Tensor:
         key = zlib.crc32(patch.cpu().numpy().tobytes())
