@@ -349,7 +349,7 @@ def write_boxes(
         template_box: The target in the template's frame, pixels.
     """
     box_crop = window.to_crop(box)
-    out["box"][:] = box_crop.clip(*BOX_BOUNDS)
+    out["box"][:] = np.minimum(np.maximum(box_crop, BOX_BOUNDS[0]), BOX_BOUNDS[1])
     if rules.geometry.shows_template_box:
         out["template_box"][:] = np.clip(rules.geometry.template_box(template_box), *BOX_BOUNDS)
     proposals = rules.form.propose(box_crop)

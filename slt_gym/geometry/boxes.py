@@ -99,7 +99,10 @@ def keep_inside(
         frame_size: ``(W, H)``, pixels.
         min_size: Pixels.
     """
-    upper = np.array([*frame_size, *frame_size], np.float64)
-    lower = np.array([0.0, 0.0, min_size, min_size])
+    x, y, w, h = np.asarray(box, np.float64).tolist()
+    width, height = frame_size
     # The frame wins over min_size, as in the published min(max(...)) of a tiny frame.
-    return from_cxcywh(np.minimum(np.maximum(to_cxcywh(box), lower), upper))
+    cx = min(max(x + w / 2, 0.0), width)
+    cy = min(max(y + h / 2, 0.0), height)
+    w, h = min(max(w, min_size), width), min(max(h, min_size), height)
+    return np.array([cx - w / 2, cy - h / 2, w, h])

@@ -48,12 +48,20 @@ class Window:
     def to_crop(self, boxes: ArrayLike) -> NDArray[np.float64]:
         """Convert boxes ``(..., 4)`` from frame pixels to crop units."""
         unit, left, top = self._scale()
-        return (np.asarray(boxes, np.float64) - (left, top, 0.0, 0.0)) / unit
+        boxes = np.asarray(boxes, np.float64)
+        if boxes.shape == (4,):  # the same, in a third of the time
+            x, y, w, h = boxes.tolist()
+            return np.array([(x - left) / unit, (y - top) / unit, w / unit, h / unit])
+        return (boxes - (left, top, 0.0, 0.0)) / unit
 
     def to_frame(self, boxes_crop: ArrayLike) -> NDArray[np.float64]:
         """Convert boxes ``(..., 4)`` from crop units to frame pixels."""
         unit, left, top = self._scale()
-        return np.asarray(boxes_crop, np.float64) * unit + (left, top, 0.0, 0.0)
+        boxes = np.asarray(boxes_crop, np.float64)
+        if boxes.shape == (4,):
+            x, y, w, h = boxes.tolist()
+            return np.array([x * unit + left, y * unit + top, w * unit, h * unit])
+        return boxes * unit + (left, top, 0.0, 0.0)
 
     @property
     def origin(self) -> tuple[int, int]:
