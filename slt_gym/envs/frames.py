@@ -80,11 +80,12 @@ class ClipFrames:
         key = i, factor
         frame = self._kept.pop(key, None)
         if frame is None:
+            # First of all, so that the new frame takes the memory that the old one leaves.
+            while len(self._kept) >= self.keep:
+                del self._kept[next(iter(self._kept))]
             pending = self._pending.pop(key, None)
             frame = _take(pending, lambda: self._read(i, factor))
         self._kept[key] = frame  # the last one is the latest used
-        while len(self._kept) > self.keep:
-            del self._kept[next(iter(self._kept))]
         return frame
 
     @property
