@@ -106,14 +106,10 @@ def separate_batch_norm() -> Iterator[None]:
             module.conv_bn = folded  # type: ignore[attr-defined]
 
 
-def pad_frame(
-    frame: NDArray[np.uint8], window: Window, fill: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], int, int]:
-    """Put a border around a copy of the frame where the window leaves it.
-
-    Returns:
-        The frame, and the column and the row in it where the window begins.
-    """
+def crop_padded(
+    frame: NDArray[np.uint8], window: Window, size: int, fill: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Cut a window out of a frame, or out of a copy with a border where the window leaves it."""
     height, width = frame.shape[:2]
     x, y = window.origin
     left, top = max(-x, 0), max(-y, 0)
@@ -123,7 +119,10 @@ def pad_frame(
         padded[:] = fill
         padded[top : top + height, left : left + width] = frame
         frame, x, y = padded, x + left, y + top
-    return frame, x, y
+    patch = frame[y : y + window.side, x : x + window.side]
+    if window.side != size:
+        patch = np.asarray(cv2.resize(patch, (size, size)), np.uint8)
+    return np.ascontiguousarray(patch.transpose(2, 0, 1))
 
 
 @dataclass
@@ -170,15 +169,8 @@ class PlainSLT:
     def _crop(self, frame: Any, window: Window, size: int, fill: Any) -> Tensor:
         """Cut a crop and normalise it: floats, shape `(3, size, size)`."""
         with self.stopwatch.measure("crop"):
-            if isinstance(self.network, TrDiMP):
-                patch = self.geometry.crop(frame, window, size, fill)
-            else:
-                frame, x, y = pad_frame(frame, window, fill)
-                cut = frame[y : y + window.side, x : x + window.side]
-                if window.side != size:
-                    cut = cv2.resize(cut, (size, size))
-                patch = np.ascontiguousarray(cut.transpose(2, 0, 1))
-            crop = torch.from_numpy(patch)[None]
+            cut = self.geometry.crop if isinstance(self.network, TrDiMP) else crop_padded
+            crop = torch.from_numpy(cut(frame, window, size, fill))[None]
             if isinstance(self.network, SiamRPNpp):
                 return to_bgr(crop)[0]
             return normalise(crop)[0]

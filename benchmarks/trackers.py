@@ -45,6 +45,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from plain_slt import crop_padded
 from slt import calm
 
 from slt_gym import create_tracker
@@ -54,7 +55,7 @@ from slt_gym.agents.tracker import ProposalTracker, Tracker
 from slt_gym.agents.trdimp import tracker as trdimp
 from slt_gym.data import Sequence, open_dataset
 from slt_gym.envs import TrackingVectorEnv
-from slt_gym.geometry import Geometry, Window
+from slt_gym.geometry import Geometry
 
 TRACKERS = ("siamattn", "siamrpnpp", "transt", "trdimp")
 Crop = Callable[..., NDArray[Any]]
@@ -75,25 +76,6 @@ class Peer:
     seconds: list[float] = field(default_factory=list)
     phases: list[dict[str, float]] = field(default_factory=list)
     boxes: list[NDArray[np.float64]] = field(default_factory=list)
-
-
-def crop_padded(
-    frame: NDArray[np.uint8], window: Window, size: int, fill: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """Cut a window out of a copy of the whole frame with a border around it."""
-    height, width = frame.shape[:2]
-    x, y = window.origin
-    left, top = max(-x, 0), max(-y, 0)
-    right, bottom = max(x + window.side - width, 0), max(y + window.side - height, 0)
-    if left or top or right or bottom:
-        padded = np.empty((height + top + bottom, width + left + right, 3), np.uint8)
-        padded[:] = fill
-        padded[top : top + height, left : left + width] = frame
-        frame, x, y = padded, x + left, y + top
-    patch = frame[y : y + window.side, x : x + window.side]
-    if window.side != size:
-        patch = np.asarray(cv2.resize(patch, (size, size)), np.uint8)
-    return np.ascontiguousarray(patch.transpose(2, 0, 1))
 
 
 class Clock:
