@@ -80,7 +80,7 @@ class ClipFrames:
         key = i, factor
         frame = self._kept.pop(key, None)
         if frame is None:
-            # First of all, so that the new frame takes the memory that the old one leaves.
+            # Before the frame is read: one fewer lies in memory meanwhile.
             while len(self._kept) >= self.keep:
                 del self._kept[next(iter(self._kept))]
             pending = self._pending.pop(key, None)

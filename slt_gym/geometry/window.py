@@ -49,7 +49,7 @@ class Window:
         """Convert boxes ``(..., 4)`` from frame pixels to crop units."""
         unit, left, top = self._scale()
         boxes = np.asarray(boxes, np.float64)
-        if boxes.shape == (4,):  # the same, in a third of the time
+        if boxes.shape == (4,):  # the same in less time
             x, y, w, h = boxes.tolist()
             return np.array([(x - left) / unit, (y - top) / unit, w / unit, h / unit])
         return (boxes - (left, top, 0.0, 0.0)) / unit
