@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from slt_gym.agents.replay_log import Shown
 from slt_gym.data import Clip, SequenceDataset
-from slt_gym.data.jpeg import ReducedFrame
 from slt_gym.envs.episode import EpisodeRules, Observation, write_boxes
 from slt_gym.envs.frames import ClipFrames
 from slt_gym.envs.references import unpack_transform
+from slt_gym.geometry import Window
 
 Pixels = NDArray[np.uint8]
 
@@ -143,14 +143,18 @@ class Recropper:
 
         def crop_frame(group: list[tuple[Shown, Observation]]) -> None:
             clip, rules = self._make_clip(group[0][0]), self.rules
-            frames: dict[int, ReducedFrame] = {}
-            for one, arrays in group:
-                template = templates[_template_key(one)]
-                window = self._write_rest(one, template, arrays)
-                factor = rules.reduction(window)
-                if factor not in frames:
-                    frames[factor] = clip.read_reduced(0, factor)
-                rules.crop_search(frames[factor], window, template.fill, arrays["search"])
+            windows = [
+                self._write_rest(one, templates[_template_key(one)], arrays)
+                for one, arrays in group
+            ]
+            needed: dict[int, int] = {}
+            for window in windows:
+                factor, rows = rules.part(window)
+                needed[factor] = max(rows, needed.get(factor, 0))
+            frames = {factor: clip.read_reduced(0, factor, rows) for factor, rows in needed.items()}
+            for (one, arrays), window in zip(group, windows, strict=True):
+                frame, fill = frames[rules.part(window)[0]], templates[_template_key(one)].fill
+                rules.crop_search(frame, window, fill, arrays["search"])
 
         for _ in self._pool.map(crop_frame, missing.values()):
             pass
@@ -188,7 +192,7 @@ class Recropper:
             template_transform=unpack_transform(shown.template_transform),
         )
 
-    def _write_rest(self, shown: Shown, template: Template, out: Observation) -> Any:
+    def _write_rest(self, shown: Shown, template: Template, out: Observation) -> Window:
         """Write all but the search crop; return the search window."""
         box = np.array(shown.view.box)
         window = self.rules.geometry.search_window(box, shown.view.size)

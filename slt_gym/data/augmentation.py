@@ -166,9 +166,9 @@ class _Reordered(Sequence):
         """Return the target's mask in frame ``t`` of the new order, if it is known."""
         return self._sequence.read_mask(int(self._numbers[t]))
 
-    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
+    def read_reduced(self, t: int, factor: int = 1, rows: int | None = None) -> ReducedFrame:
         """Return frame ``t`` of the new order, reduced if that is faster."""
-        return self._sequence.read_reduced(int(self._numbers[t]), factor)
+        return self._sequence.read_reduced(int(self._numbers[t]), factor, rows)
 
 
 def _draw(

@@ -92,19 +92,23 @@ class Clip:
         share = mask.astype(np.float32)
         return share if transform is None else transform.apply_mask(share)
 
-    def read_reduced(self, i: int, factor: int) -> ReducedFrame:
-        """Return frame ``i`` at 1/``factor`` of its size if that is faster, else whole.
+    def read_reduced(self, i: int, factor: int = 1, rows: int | None = None) -> ReducedFrame:
+        """Return frame ``i`` at 1/``factor`` of its size, or its upper part, where that is faster.
+
+        Frames that are augmented are whole.
 
         Args:
             i: From 0.
-            factor: 1, 2, 4 or 8. Frames that are augmented are whole.
+            factor: 1, 2, 4 or 8.
+            rows: How many rows are needed, from the first one on; None is all.
 
         Raises:
             FrameError: The frame cannot be read.
         """
-        if factor == 1 or (self.transforms and self.transforms[i] is not None):
+        nothing = factor == 1 and rows is None
+        if nothing or (self.transforms and self.transforms[i] is not None):
             return whole_frame(self.read(i))
-        return self.sequence.read_reduced(int(self.frames[i]), factor)
+        return self.sequence.read_reduced(int(self.frames[i]), factor, rows)
 
     def read_template(self) -> NDArray[np.uint8]:
         """Return the template's frame, RGB uint8 ``(H, W, 3)``, the caller's to keep.

@@ -93,9 +93,9 @@ class _Renamed(Sequence):
         """Return the target's mask in frame ``t``, shape ``(H, W)``, if it is known."""
         return self._sequence.read_mask(t)
 
-    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
-        """Return frame ``t`` at 1/``factor`` of its size if that is faster, else whole."""
-        return self._sequence.read_reduced(t, factor)
+    def read_reduced(self, t: int, factor: int = 1, rows: int | None = None) -> ReducedFrame:
+        """Return frame ``t`` smaller, or its upper part, if that is faster, else whole."""
+        return self._sequence.read_reduced(t, factor, rows)
 
 
 def _check_weights(names: list[str], weights: abc.Sequence[float] | None) -> list[float]:

@@ -9,19 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from slt_gym.data.jpeg import ReducedFrame, decode_reduced, is_jpeg
+from slt_gym.data.jpeg import ReducedFrame, decode, decode_reduced
 from slt_gym.errors import AnnotationError, FrameError, unknown
 from slt_gym.geometry import is_valid
 
 # Annotations kept in memory by one dataset: LaSOT's 1120 training sequences (90 MB) fit.
 _KEPT_SEQUENCES = 2048
-# libjpeg writes RGB without another pass, from OpenCV 4.11 on. Of other formats, a few are decoded
-# to BGR under this flag, too.
-_JPEG_FLAG: int = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)
 
 
 class Sequence(ABC):
@@ -85,17 +81,18 @@ class Sequence(ABC):
         del t
         return None
 
-    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
-        """Return frame ``t`` at 1/``factor`` of its size if that is faster, else whole.
+    def read_reduced(self, t: int, factor: int = 1, rows: int | None = None) -> ReducedFrame:
+        """Return frame ``t`` at 1/``factor`` of its size, or its upper part, where that is faster.
 
         Args:
             t: The frame's number.
-            factor: 2, 4 or 8.
+            factor: 1, 2, 4 or 8.
+            rows: How many rows are needed, from the first one on; None is all.
 
         Raises:
             FrameError: The frame cannot be read.
         """
-        del factor
+        del factor, rows
         return whole_frame(self.read(t))
 
 
@@ -127,10 +124,11 @@ class ImageSequence(Sequence):
         path = self.paths[t]
         return decode_frame(self._read_file(t, path), f"frame {t} of {self.name!r}, {path}")
 
-    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
-        """Return frame ``t`` at 1/``factor`` of its size if it is a JPEG, else whole."""
-        reduced = decode_reduced(self.read_encoded(t), factor)
-        return whole_frame(self.read(t)) if reduced is None else reduced
+    def read_reduced(self, t: int, factor: int = 1, rows: int | None = None) -> ReducedFrame:
+        """Return frame ``t`` smaller, or its upper part, if it is a JPEG, else whole."""
+        path = self.paths[t]
+        what = f"frame {t} of {self.name!r}, {path}"
+        return decode_part(self._read_file(t, path), what, factor, rows)
 
     def read_encoded(self, t: int) -> bytes:
         """Return the content of frame ``t``'s file.
@@ -167,16 +165,29 @@ def decode_frame(data: bytes | memoryview, what: str) -> NDArray[np.uint8]:
     Raises:
         FrameError: It is no image.
     """
-    flag = _JPEG_FLAG if is_jpeg(data) else cv2.IMREAD_COLOR
-    frame = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if len(data) else None
+    frame = decode(data)
     if frame is None:
         raise FrameError(
             f"cannot decode {what}: the file is not a whole JPEG, PNG or other image that OpenCV "
             "reads"
         )
-    if flag == cv2.IMREAD_COLOR:
-        frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame)
-    return np.asarray(frame, np.uint8)
+    return frame
+
+
+def decode_part(data: bytes | memoryview, what: str, factor: int, rows: int | None) -> ReducedFrame:
+    """Decode as much of an image file's content as is needed, or all where less is not to be had.
+
+    Args:
+        data: The content.
+        what: Which frame of what it is, for the message.
+        factor: 1, 2, 4 or 8, see :class:`ReducedFrame`.
+        rows: How many rows are needed, from the first one on; None is all.
+
+    Raises:
+        FrameError: It is no image.
+    """
+    reduced = decode_reduced(data, factor, rows)
+    return whole_frame(decode_frame(data, what)) if reduced is None else reduced
 
 
 def whole_frame(frame: NDArray[np.uint8]) -> ReducedFrame:

@@ -35,6 +35,11 @@ Observation = dict[str, NDArray[Any]]
 # search window; extreme shapes that leave these bounds are cut to them.
 BOX_BOUNDS = (-4.0, 4.0)
 
+# How far a window may move down in the frame after the next, of its side, and that frame be read
+# ahead to where it is needed. A target moves less, and what is read in vain costs more time than
+# rows.
+_SLACK = 0.25
+
 
 @dataclass(frozen=True)
 class EpisodeRules:
@@ -101,12 +106,20 @@ class EpisodeRules:
             return KEPT_FRAMES if rendered else 1
         return KEPT_FRAMES * tracks
 
-    def reduction(self, window: Window) -> int:
-        """Return the factor by which a frame is decoded smaller for a search window."""
-        if not self.reduced_decode:
-            return 1
-        size = self.geometry.search_size
-        return next((factor for factor in FACTORS if window.side >= factor * size), 1)
+    def part(self, window: Window) -> tuple[int, int]:
+        """Return what a search window needs of a frame: the factor that it may be reduced by, rows.
+
+        The rows are those of the whole frame, from the first one on.
+        """
+        factor, size = 1, self.geometry.search_size
+        if self.reduced_decode:
+            factor = next((factor for factor in FACTORS if window.side >= factor * size), 1)
+        # Pixels of a smaller frame blend with the next ones.
+        return factor, window.bottom + (2 * factor if factor > 1 else 0)
+
+    def follows_rows(self, tracks: int, rendered: bool) -> bool:
+        """Return whether frames that ``tracks`` follow need to be decoded down to windows only."""
+        return not rendered and (self.in_step or (tracks == 1 and self.form.steps_per_frame == 1))
 
     def crop_search(
         self, frame: ReducedFrame, window: Window, fill: NDArray[np.uint8], out: NDArray[np.uint8]
@@ -198,7 +211,7 @@ class Episode:
             out: Arrays to write to, by the observation's keys; fresh ones if None.
         """
         window = self.window
-        frame = self.frames.look(self._observed, self.rules.reduction(window))
+        frame = self.frames.look(self._observed, *self._needs(self._observed))
         self._shown = self._observed, frame.size
         if out is None:
             out = {key: np.empty(*form) for key, form in self.rules.shapes.items()}
@@ -225,7 +238,7 @@ class Episode:
         i, geometry, form = self._next, self.rules.geometry, self.rules.form
         window, before = self.window, self._seen_view or self._view()
         if self._shown is None or self._shown[0] != i:
-            self._shown = i, self.frames.look(i, self.rules.reduction(window)).size
+            self._shown = i, self.frames.look(i, *self._needs(i)).size
         size = self._shown[1]
         chosen = window.to_frame(form.decode(action, window.to_crop(self.box)))
         self.box = box = np.asarray(geometry.limit(chosen, size), np.float64)
@@ -244,11 +257,17 @@ class Episode:
         frames = self.frames
         self._seen_view = self._view()
         info["reference"] = pack_reference(frames.clip, before, self._seen_view, frames.fill)
+        frames.announce(self._observed, self._needs(self._observed)[1])
         return reward, self.done, info
 
-    def prefetch(self) -> None:
-        """Begin to read the frame after the one to track."""
-        self.frames.prefetch(self._next + 1, self.rules.reduction(self.window))
+    @property
+    def ahead(self) -> tuple[int, int, int]:
+        """Which frame comes after the one to track, and what will be needed of it, about.
+
+        Its number, and factor and rows as :meth:`ClipFrames.look` takes them.
+        """
+        i = self._next + 1
+        return i, *self._needs(i)
 
     def render(self) -> NDArray[np.uint8]:
         """Draw the frame that the latest action was about: RGB uint8 ``(H, W, 3)``."""
@@ -267,6 +286,14 @@ class Episode:
     @property
     def _observed(self) -> int:
         return min(self._next, len(self._gt) - 1)
+
+    def _needs(self, i: int) -> tuple[int, int]:
+        """Return the factor by which frame ``i`` is reduced, and how many rows are looked at."""
+        factor, rows = self.rules.part(self.window)
+        # The window of the last frame moves once more while it is shown.
+        if i != self._next or i + 1 == len(self._gt):
+            rows += round(_SLACK * self.window.side)
+        return factor, rows
 
     def _view(self) -> View:
         size = self._size or self.frames.size

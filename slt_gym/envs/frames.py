@@ -20,6 +20,7 @@ from slt_gym.geometry import Geometry
 KEPT_FRAMES = 3
 
 _LARGE_BLOCK = 31 << 20  # bytes
+_LARGE_FRAME = 1 << 20, 1 << 20  # pixels
 
 Frame = NDArray[np.uint8]
 _Read = TypeVar("_Read")
@@ -47,6 +48,7 @@ class ClipFrames:
         geometry: Cuts the template.
         stopwatch: Sums the time to decode (and to augment) and to crop.
         keep: Number of decoded frames that are kept: the latest used.
+        whole: Whether all rows of frames are decoded, whatever is needed of them.
     """
 
     def __init__(
@@ -56,12 +58,15 @@ class ClipFrames:
         pool: Executor | None = None,
         stopwatch: Stopwatch | None = None,
         keep: int = KEPT_FRAMES,
+        whole: bool = True,
     ) -> None:
         self.clip = clip
         self.geometry = geometry
         self.stopwatch = stopwatch or Stopwatch()
         self.keep = keep
+        self.whole = whole
         self._pool = pool
+        self._announced: tuple[int, int] = (0, 0)  # a frame, and how many of its rows
         # By the frame's number and how far it was to be reduced.
         self._kept: dict[tuple[int, int], ReducedFrame] = {}
         self._pending: dict[tuple[int, int], Future[ReducedFrame]] = {}
@@ -72,19 +77,39 @@ class ClipFrames:
         """Return frame ``i`` of the clip, RGB uint8 ``(H, W, 3)``; not to be written to."""
         return self.look(i).pixels
 
-    def look(self, i: int, factor: int = 1) -> ReducedFrame:
-        """Return frame ``i``, at 1/``factor`` of its size where that is faster.
+    def announce(self, i: int, rows: int) -> None:
+        """Say that frame ``i`` will be looked at down to row ``rows``.
 
-        What is returned follows from the arguments, not from what was read before.
+        Where all tracks do so before one of them looks, the frame is read once for all of them.
+        """
+        frame, most = self._announced
+        self._announced = i, max(rows, most) if frame == i else rows
+
+    def look(self, i: int, factor: int = 1, rows: int | None = None) -> ReducedFrame:
+        """Return frame ``i``, in part where that is faster.
+
+        What is shown of the frame follows from the arguments, not from what was read before; more
+        rows than asked for may come with them.
+
+        Args:
+            i: From 0.
+            factor: 1, 2, 4 or 8: the frame is 1/``factor`` of its size.
+            rows: How many of its rows are needed, from the first one on; None is all.
         """
         key = i, factor
         frame = self._kept.pop(key, None)
-        if frame is None:
+        if frame is None or not _shows(frame, rows):
+            frame = None
             # Before the frame is read: one fewer lies in memory meanwhile.
             while len(self._kept) >= self.keep:
                 del self._kept[next(iter(self._kept))]
+            if rows is not None and self._announced[0] == i:
+                rows = max(rows, self._announced[1])
             pending = self._pending.pop(key, None)
-            frame = _take(pending, lambda: self._read(i, factor))
+            frame = _take(pending, lambda: self._read(i, factor, rows))
+            if not _shows(frame, rows):
+                frame = None
+                frame = self._read(i, factor, rows)
         self._kept[key] = frame  # the last one is the latest used
         return frame
 
@@ -103,24 +128,33 @@ class ClipFrames:
         """Width and height of the template's frame, pixels."""
         return self._start()[2]
 
-    def prefetch(self, i: int, factor: int = 1) -> None:
-        """Begin to read frame ``i`` in the pool; do nothing without a pool or past the end."""
+    def prefetch(self, i: int, factor: int = 1, rows: int | None = None) -> None:
+        """Begin to read frame ``i`` in the pool; do nothing without a pool or past the end.
+
+        Args:
+            i: From 0.
+            factor: As for :meth:`look`.
+            rows: As for :meth:`look`. More than was thought may be needed then: the frame is read
+                again.
+        """
         if self._pool is None or not 0 <= i < len(self.clip):
             return
         key = i, factor
         if key not in self._kept and key not in self._pending:
-            self._pending[key] = self._pool.submit(self._read, i, factor)
+            self._pending[key] = self._pool.submit(self._read, i, factor, rows)
             # A track asks for its next frame only; what one that ended or restarted did not come
             # to use must not pile up.
             while len(self._pending) > self.keep:
                 self._pending.pop(next(iter(self._pending))).cancel()
 
-    def prefetch_start(self, whole: bool = True) -> None:
-        """Begin to make the template in the pool, and to read the first tracked frame if whole."""
+    def prefetch_start(self, first: bool = True) -> None:
+        """Begin to make the template in the pool, and to read the first tracked frame if first."""
         if self._pool is not None and self._template is None and self._pending_template is None:
             self._pending_template = self._pool.submit(self._make_template)
-            if whole:
-                self.prefetch(1)
+            if first:
+                # The frame's size is not known yet: in a large one the window reaches lowest.
+                window = self.geometry.search_window(self.clip.boxes[0], _LARGE_FRAME)
+                self.prefetch(1, rows=window.bottom)
 
     def _start(self) -> _Start:
         if self._template is None:
@@ -138,9 +172,14 @@ class ClipFrames:
             crop = geometry.crop(frame, window, geometry.template_size, fill)
             return crop, fill, (frame.shape[1], frame.shape[0])
 
-    def _read(self, i: int, factor: int) -> ReducedFrame:
+    def _read(self, i: int, factor: int, rows: int | None) -> ReducedFrame:
         with self.stopwatch.measure("decode"):
-            return self.clip.read_reduced(i, factor)
+            return self.clip.read_reduced(i, factor, None if self.whole else rows)
+
+
+def _shows(frame: ReducedFrame, rows: int | None) -> bool:
+    height = frame.size[1]
+    return frame.rows >= (height if rows is None else min(rows, height))
 
 
 def _take(pending: Future[_Read] | None, read: Callable[[], _Read]) -> _Read:

@@ -107,7 +107,9 @@ class TrackGroup:
         chosen = None
         if options:
             chosen = self._decode(self._source.choose(options))
-        return {j: self._begin(j, rows, chosen) for j in tracks}
+        infos = {j: self._begin(j, rows, chosen) for j in tracks}
+        self._look_ahead(tracks)
+        return infos
 
     def observe(self, tracks: Iterable[int], rows: Observation) -> None:
         """Write what tracks show now; zeros of those that have not begun."""
@@ -129,22 +131,28 @@ class TrackGroup:
             autoreset: Which tracks begin a new episode instead (``NEXT_STEP``), shape ``(k,)``.
             rows: The group's rows of the batch, by the observation's keys; written to.
         """
-        return [
-            TrackStep(0.0, False, self._begin(j, rows))
-            if autoreset[j]
-            else self._step(j, actions[j], rows)
-            for j in range(len(self.episodes))
+        # All tracks move their windows before one of them looks at the frame: it is decoded down to
+        # the lowest of them.
+        outcomes = [
+            None if autoreset[j] or episode is None else episode.step(actions[j])
+            for j, episode in enumerate(self.episodes)
         ]
+        steps = [self._show(j, outcome, rows) for j, outcome in enumerate(outcomes)]
+        self._look_ahead(range(len(steps)))
+        return steps
 
-    def _step(self, j: int, action: Any, rows: Observation) -> TrackStep:
+    def _show(
+        self, j: int, outcome: tuple[float, bool, dict[str, Any]] | None, rows: Observation
+    ) -> TrackStep:
+        """Write what track ``j`` sees after its step, or at the start of its next episode."""
         episode = self.episodes[j]
-        assert episode is not None  # the environment asks for a reset first
-        reward, terminated, info = episode.step(action)
+        if outcome is None or episode is None:
+            return TrackStep(0.0, False, self._begin(j, rows))
+        reward, terminated, info = outcome
         if terminated and self._mode is AutoresetMode.SAME_STEP:
             final_obs = episode.observe()
             return TrackStep(reward, True, self._begin(j, rows), final_obs, info)
         episode.observe(_row(rows, j))
-        self._look_ahead(j)
         return TrackStep(reward, terminated, info)
 
     def _begin(self, j: int, rows: Observation, chosen: ClipFrames | None = None) -> dict[str, Any]:
@@ -161,22 +169,29 @@ class TrackGroup:
         self.episodes[j] = episode
         episode.observe(_row(rows, j))
         del old
-        self._look_ahead(j)
         return episode.start_info()
 
-    def _look_ahead(self, j: int) -> None:
-        """Let the pool read what track ``j`` will need after its next step."""
-        episode = self.episodes[j]
-        if self._pool is None or episode is None:
+    def _look_ahead(self, tracks: Iterable[int]) -> None:
+        """Let the pool read what tracks will need after their next step."""
+        if self._pool is None:
             return
-        if episode.remaining > 1:
-            episode.prefetch()
-            return
-        # Drawing a clip early changes nothing: clips are numbered, and drawn in order. What goes
-        # wrong with it is said when it is begun.
-        with suppress(SltGymError):
-            self._upcoming = self._open(self._begun[j])
-            self._upcoming.prefetch_start(whole=not self._rules.reduced_decode)
+        needed: dict[tuple[ClipFrames, int, int], int] = {}
+        for j in tracks:
+            episode = self.episodes[j]
+            if episode is None:
+                continue
+            if episode.remaining > 1:
+                i, factor, down_to = episode.ahead
+                key = episode.frames, i, factor
+                needed[key] = max(down_to, needed.get(key, 0))
+                continue
+            # Drawing a clip early changes nothing: clips are numbered, and drawn in order. What
+            # goes wrong with it is said when it is begun.
+            with suppress(SltGymError):
+                self._upcoming = self._open(self._begun[j])
+                self._upcoming.prefetch_start(first=not self._rules.reduced_decode)
+        for (frames, i, factor), down_to in needed.items():
+            frames.prefetch(i, factor, down_to)
 
     def _open(self, n: int) -> ClipFrames:
         """Return the frames of the group's ``n``-th clip, shared by the tracks that are in it."""
@@ -197,7 +212,8 @@ class TrackGroup:
 
     def _decode(self, clip: Clip) -> ClipFrames:
         keep = self._rules.count_kept(len(self.episodes), self._rendered)
-        return ClipFrames(clip, self._rules.geometry, self._pool, self._stopwatch, keep)
+        whole = not self._rules.follows_rows(len(self.episodes), self._rendered)
+        return ClipFrames(clip, self._rules.geometry, self._pool, self._stopwatch, keep, whole)
 
     def _forget_clips(self) -> None:
         self._clips.clear()

@@ -252,8 +252,14 @@ class TrackingEnv(gym.Env[Observation, ArrayLike]):
         if seed is not None:
             self._source.restart()
         clip = self._source.choose(options) if options else self._source.next(self.np_random)
-        keep = self._rules.count_kept(tracks=1, rendered=self.render_mode is not None)
-        frames = ClipFrames(clip, self._rules.geometry, stopwatch=self.stopwatch, keep=keep)
+        alone = 1, self.render_mode is not None
+        frames = ClipFrames(
+            clip,
+            self._rules.geometry,
+            stopwatch=self.stopwatch,
+            keep=self._rules.count_kept(*alone),
+            whole=not self._rules.follows_rows(*alone),
+        )
         # The old frames' memory is not given back to the system before the new ones are decoded.
         old, self._episode = self._episode, Episode(frames, self._rules)
         observation = self._episode.observe()

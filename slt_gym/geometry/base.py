@@ -57,7 +57,10 @@ class Geometry(ABC):
         fill: NDArray[np.uint8],
         out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
-        """Cut ``window`` out of ``frame``: RGB uint8 ``(3, size, size)``, into ``out`` if given."""
+        """Cut ``window`` out of ``frame``: RGB uint8 ``(3, size, size)``, into ``out`` if given.
+
+        Where the window ends inside of the frame, rows from ``window.bottom`` on may be missing.
+        """
 
     def crop_mask(self, mask: NDArray, window: Window, size: int) -> NDArray[np.bool_]:
         """Cut ``window`` out of the target's mask, aligned with :meth:`crop`.

@@ -34,6 +34,11 @@ class SteppedWindow(Window):
         x, y = (o + self.step * round((c - self.side / 2) / self.step) for c, o in centres)
         return x, y
 
+    @property
+    def bottom(self) -> int:
+        """The row behind the last one that is read, wherever the frame ends."""
+        return self.first[1] + self.side
+
     def indices(self, frame_size: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return the columns and rows to read, the frame's border repeated outside of it."""
         count = self.side // self.step

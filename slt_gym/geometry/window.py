@@ -73,6 +73,11 @@ class Window:
         half = (self.side + 1) / 2
         return math.floor(self.cx - half + 0.5), math.floor(self.cy - half + 0.5)
 
+    @property
+    def bottom(self) -> int:
+        """The row behind the last one that a crop of the window shows, wherever the frame ends."""
+        return self.origin[1] + self.side
+
 
 def crop_mask(mask: NDArray, window: Window, size: int) -> NDArray[np.bool_]:
     """Cut the target's mask out of a frame, as :func:`crop_window` cuts the frame.

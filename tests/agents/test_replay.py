@@ -125,9 +125,13 @@ def test_batches_are_those_of_dict_replay_buffer(kwargs: dict) -> None:
     env.close()
 
 
-def test_frames_that_were_decoded_smaller_are_so_again(tmp_path: Path) -> None:
-    write_sample("folder", tmp_path / "folder", Source(2, 12, 480, 360, seed=3))
-    options = {"geometry": "transt-tiny", "num_frames": 6, "reduced_decode": True}
+@pytest.mark.parametrize("reduced", [False, True])
+@pytest.mark.parametrize("height", [360, 900])
+def test_frames_that_were_decoded_in_part_are_so_again(
+    tmp_path: Path, reduced: bool, height: int
+) -> None:
+    write_sample("folder", tmp_path / "folder", Source(2, 12, 480, height, seed=3))
+    options = {"geometry": "transt-tiny", "num_frames": 6, "reduced_decode": reduced}
     root = str(tmp_path / "folder")
     env = make_sb3_env("SLTTrack-Folder-v0", 2, seed=1, root=root, **options)
     buffers = make_buffer(env, 12, cache_bytes=0), make_peer(env, 12)

@@ -56,7 +56,7 @@ def test_only_the_search_crops_grey_levels_differ(arguments: dict, geometry: str
         env.reset(seed=5)
         for _ in range(7):
             assert env._episode is not None
-            factors.add(env.rules.reduction(env._episode.window))
+            factors.add(env.rules.part(env._episode.window)[0])
             env.step(np.zeros(4, np.float32))
     assert factors > {1}
     assert 0 < np.mean(differences) < 6

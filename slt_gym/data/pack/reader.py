@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slt_gym.data.jpeg import ReducedFrame, decode_reduced
+from slt_gym.data.jpeg import ReducedFrame
 from slt_gym.data.pack.environments import ShardFile, read_value
 from slt_gym.data.pack.manifest import Manifest, read_index, read_manifest
 from slt_gym.data.pack.records import (
@@ -19,7 +19,7 @@ from slt_gym.data.pack.records import (
     sequence_key,
     unseal,
 )
-from slt_gym.data.sequence import Sequence, SequenceDataset, decode_frame, whole_frame
+from slt_gym.data.sequence import Sequence, SequenceDataset, decode_frame, decode_part
 from slt_gym.errors import AnnotationError, InvalidArgumentError
 
 
@@ -36,15 +36,17 @@ class PackedSequence(Sequence):
 
     def read(self, t: int) -> NDArray[np.uint8]:
         """Read and decode frame ``t``: RGB uint8, shape ``(H, W, 3)``."""
-        what = f"frame {t} of {self.name!r}, in {self._shard.path}"
-        key = frame_key(self._frames[t])
+        key, what = frame_key(self._frames[t]), self._describe(t)
         return read_value(self._shard, key, lambda value: decode_frame(unseal(value), what))
 
-    def read_reduced(self, t: int, factor: int) -> ReducedFrame:
-        """Return frame ``t`` at 1/``factor`` of its size if it is a JPEG, else whole."""
-        key = frame_key(self._frames[t])
-        reduced = read_value(self._shard, key, lambda value: decode_reduced(unseal(value), factor))
-        return whole_frame(self.read(t)) if reduced is None else reduced
+    def read_reduced(self, t: int, factor: int = 1, rows: int | None = None) -> ReducedFrame:
+        """Return frame ``t`` smaller, or its upper part, if it is a JPEG, else whole."""
+        key, what = frame_key(self._frames[t]), self._describe(t)
+
+        def decode(value: memoryview) -> ReducedFrame:
+            return decode_part(unseal(value), what, factor, rows)
+
+        return read_value(self._shard, key, decode)
 
     def read_encoded(self, t: int) -> bytes:
         """Return the content of the file that frame ``t`` was.
@@ -54,6 +56,9 @@ class PackedSequence(Sequence):
         """
         key = frame_key(self._frames[t])
         return read_value(self._shard, key, lambda value: bytes(unseal(value)))
+
+    def _describe(self, t: int) -> str:
+        return f"frame {t} of {self.name!r}, in {self._shard.path}"
 
 
 class PackDataset(SequenceDataset):
