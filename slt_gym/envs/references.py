@@ -19,6 +19,7 @@ from slt_gym.data.transform import FrameTransform
 
 _TEMPLATE = Struct("<i3B")
 _VIEW = Struct("<i2I4d")
+_ALL_BUT_TRANSFORMS = Struct("<i3B" + 2 * "i2I4d")
 # Size, window, flip, colour, blur; all zeros stand for no transform.
 _TRANSFORM = Struct("<2I4d?3dHd")
 _NOTHING = bytes(_TRANSFORM.size)
@@ -72,12 +73,12 @@ def pack_reference(
     clip: Clip, before: View, after: View, fill: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     """Pack a step's reference for its info: uint8, one shape for all clips, a fresh array."""
-    packed = bytearray(_TEMPLATE.pack(clip.template, *fill.tolist()))
-    for view in (before, after):
-        packed += _VIEW.pack(view.frame, *view.size, *view.box)
-    for transform in (pack_transform(clip.template_transform), before.transform, after.transform):
-        packed += transform or _NOTHING
-    return np.frombuffer(packed, np.uint8)
+    first = (clip.template, *fill.tolist())
+    views = (before.frame, *before.size, *before.box, after.frame, *after.size, *after.box)
+    transforms = pack_transform(clip.template_transform), before.transform, after.transform
+    parts = [transform or _NOTHING for transform in transforms]
+    packed = b"".join((_ALL_BUT_TRANSFORMS.pack(*first, *views), *parts))
+    return np.frombuffer(bytearray(packed), np.uint8)
 
 
 def unpack_reference(packed: NDArray[np.uint8]) -> StepReference:

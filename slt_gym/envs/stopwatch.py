@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Stopwatch:
@@ -26,13 +24,27 @@ class Stopwatch:
         """Copy and pickle without the sums: they are of this process's threads."""
         return Stopwatch, ()
 
-    @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        """Add the block's seconds to ``seconds[name]``."""
-        started = self.clock()
-        try:
-            yield
-        finally:
-            spent = self.clock() - started
-            with self._lock:
-                self.seconds[name] = self.seconds.get(name, 0.0) + spent
+    def measure(self, name: str) -> Lap:
+        """Return a context that adds the block's seconds to ``seconds[name]``."""
+        return Lap(self, name)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add to a sum."""
+        with self._lock:
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+
+class Lap:
+    """A block that a stopwatch measures; several times in each step, so it is no generator."""
+
+    __slots__ = ("_name", "_started", "_stopwatch")
+
+    def __init__(self, stopwatch: Stopwatch, name: str) -> None:
+        self._stopwatch = stopwatch
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._started = self._stopwatch.clock()
+
+    def __exit__(self, *error: object) -> None:
+        self._stopwatch.add(self._name, self._stopwatch.clock() - self._started)
