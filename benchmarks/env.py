@@ -1,6 +1,8 @@
 """Time environments against decoding and cropping alone, and against SB3's vector environments.
 
-All take clips of one sequence, drawn by the training sampler, with actions that keep the estimate.
+All take clips of one sequence, drawn by the training sampler, with actions that keep the estimate;
+the two tracks of a pair so see the same window, which is decoded once and cropped twice. There are as
+many tracks as in a published iteration of SLT.
 A step's cost includes its share of the resets, which decode one frame more; "steps alone" are the
 single environment's steps without them. The floor takes the frames of these steps: `cv2.imdecode`
 of bytes that lie in memory and one `cv2.resize` of the window's part of the frame, nothing else.
@@ -290,10 +292,10 @@ def main() -> None:
     parser.add_argument("--sequence", help="its name (default: the first)")
     parser.add_argument("--geometry", default="transt")
     parser.add_argument("--num-frames", type=int, default=24, help="of a clip")
-    parser.add_argument("--tracks", type=int, default=4, help="of vector environments")
+    parser.add_argument("--tracks", type=int, default=16, help="of vector environments")
     parser.add_argument("--threads", type=int, default=2, help="of vector environments")
     parser.add_argument("--no-prefetch", action="store_true", help="in vector environments")
-    parser.add_argument("--episodes", type=int, default=1, help="of each track in a round")
+    parser.add_argument("--episodes", type=int, default=2, help="of each track in a round")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--width", type=int, default=1280, help="of synthetic frames, pixels")
     parser.add_argument("--height", type=int, default=720, help="of synthetic frames, pixels")

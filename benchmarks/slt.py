@@ -45,6 +45,7 @@ from plain_slt import PlainRollout, PlainSLT, separate_batch_norm
 from stable_baselines3.common.logger import Logger
 
 from slt_gym.agents import SLT, TrackerPolicy
+from slt_gym.agents import graphs as graphs_module
 from slt_gym.agents import policy as policy_module
 from slt_gym.agents.features import find_equal_crops, upload
 from slt_gym.agents.precision import PRECISIONS
@@ -101,7 +102,8 @@ class Ours:
         self.computed = self.seen = 0
         self.boxes: list[Any] = []
         _, self._callback = model._setup_learn(1)
-        policy_module.find_equal_crops = self._count
+        for module in (policy_module, graphs_module):
+            module.find_equal_crops = self._count  # type: ignore[attr-defined]
 
     def _count(self, *args: Any) -> Any:
         found = find_equal_crops(*args)
@@ -177,6 +179,7 @@ def make_model(args: argparse.Namespace, root: Path) -> SLT:
         precision=args.precision,
         compile=args.compile,
         activation_checkpointing=args.checkpointing,
+        keep_graph=args.keep_graph,
         env_kwargs={"root": str(root), "num_frames": args.frames, "threads": args.threads},
         policy_kwargs={"tracker": args.tracker},
         seed=SEED,
@@ -342,6 +345,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     parser.add_argument("--compile", nargs="?", const=True, default=False, help="or its mode")
     parser.add_argument("--checkpointing", action="store_true", help="of activations")
+    parser.add_argument("--keep-graph", action="store_true", help="from exploration to the update")
     parser.add_argument("--no-plain", dest="plain", action="store_false", help="only ours")
     parser.add_argument("--threads", type=int, default=1, help="that decode and crop")
     parser.add_argument("--width", type=int, default=1280, help="of the frames, pixels")

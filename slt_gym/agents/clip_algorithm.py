@@ -6,7 +6,8 @@ import io
 import time
 import uuid
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ from torch import Tensor
 
 from slt_gym.agents.distribution import ProposalDistribution
 from slt_gym.agents.features import map_features
+from slt_gym.agents.graphs import KeptGraphs
+from slt_gym.agents.network import Proposals
 from slt_gym.agents.policy import TrackerPolicy
 from slt_gym.agents.precision import allow_tf32
 from slt_gym.agents.processes import Processes
@@ -48,6 +51,7 @@ class ClipAlgorithm(BaseAlgorithm):
         env_id: The environment's id, if the algorithm makes it.
         env_kwargs: Its arguments then.
         precision: Of the network, see :meth:`TrackerPolicy.compute_with`.
+        keep_graph: Whether rollouts keep autograd's graphs of the sampled tracks.
         curve: Environment steps and greedy AUC on the training clips, one pair an iteration.
         iterations: Batches of clips so far.
         seconds: Wall time spent in :meth:`learn`.
@@ -60,6 +64,7 @@ class ClipAlgorithm(BaseAlgorithm):
     env_id: str | None
     env_kwargs: dict[str, Any]
     precision: str
+    keep_graph: bool = False
     curve: list[list[float]]
     iterations: int
     seconds: float
@@ -302,10 +307,7 @@ class ClipAlgorithm(BaseAlgorithm):
         source = self._find_masks()
         tf32 = self.precision == "tf32"
         with self._stopwatch.measure("network"), torch.no_grad(), allow_tf32(tf32):
-            features = map_features(
-                lambda f: f.repeat_interleave(k, dim=0),
-                policy.encode(recorder.template, recorder.template_box),
-            )
+            propose, graphs = self._encode(recorder, greedy)
         alive = np.ones(env.num_envs, bool)
         final: dict[int, dict[str, Any]] = {}
         chosen: list[dict[str, Tensor]] = []  # on the device until all is done
@@ -313,7 +315,7 @@ class ClipAlgorithm(BaseAlgorithm):
         while processes.any(bool(alive.any())):  # those that are done keep the others company
             together = bool(alive.all())
             with self._stopwatch.measure("network"), torch.no_grad(), allow_tf32(tf32):
-                actions, index, distribution = policy.act(features, obs, greedy, k)
+                actions, index, distribution = policy.choose(propose(obs), obs["box"], greedy)
                 chosen.append(
                     {
                         "index": index,
@@ -346,7 +348,19 @@ class ClipAlgorithm(BaseAlgorithm):
         entropy = arrays.pop("entropy")[:, ~greedy].mean(axis=1).tolist()
         self.log_rollout(final, greedy, entropy)
         callback.on_rollout_end()
-        return recorder.rollout(**arrays)
+        return recorder.rollout(graphs, **arrays)
+
+    def _encode(
+        self, recorder: RolloutRecorder, greedy: NDArray[np.bool_]
+    ) -> tuple[Callable[[dict[str, Any]], Proposals], KeptGraphs | None]:
+        """Encode the clips' templates; return what proposes for all tracks, and the graphs."""
+        policy, k = self.policy, self.tracks_per_clip
+        templates = recorder.template, recorder.template_box
+        if self.keep_graph:
+            graphs = KeptGraphs(policy, *templates, greedy.reshape(-1, k))
+            return graphs.propose, graphs
+        features = map_features(lambda f: f.repeat_interleave(k, dim=0), policy.encode(*templates))
+        return partial(policy.propose_once, features, tracks_per_clip=k), None
 
     def _find_masks(self) -> tuple[SequenceDataset, Geometry] | None:
         """Return where masks come from and how they are cropped, if any are needed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -61,14 +61,34 @@ class Proposals:
 
     def take(self: SelfProposals, rows: Tensor) -> SelfProposals:
         """Return the proposals of the crops ``rows`` ``(B',)``, which may come more than once."""
+        return self._combine(lambda parts: parts[0][rows], [self])
 
-        def choose(value: Any) -> Any:
-            if isinstance(value, (list, tuple)):
-                return type(value)(choose(part) for part in value)
-            return value[rows]
+    def detach(self: SelfProposals) -> SelfProposals:
+        """Return the same proposals, cut off from autograd's graph."""
+        return self._combine(lambda parts: parts[0].detach(), [self])
 
-        names = [f.name for f in dataclasses.fields(self)]
-        return dataclasses.replace(self, **{name: choose(getattr(self, name)) for name in names})
+    def join(self: SelfProposals, others: Sequence[SelfProposals]) -> SelfProposals:
+        """Return these proposals, and behind them those of other crops."""
+        return self._combine(torch.cat, [self, *others])
+
+    @classmethod
+    def _combine(
+        cls, function: Callable[[list[Tensor]], Tensor], all_proposals: Sequence[SelfProposals]
+    ) -> SelfProposals:
+        """Apply a function to each tensor of several proposals, whose first axis is the batch."""
+
+        def combine(values: Sequence[Any]) -> Any:
+            first = values[0]
+            if isinstance(first, (list, tuple)):
+                return type(first)(combine(parts) for parts in zip(*values, strict=True))
+            return function(list(values))
+
+        first = all_proposals[0]
+        fields = {
+            f.name: combine([getattr(proposals, f.name) for proposals in all_proposals])
+            for f in dataclasses.fields(first)
+        }
+        return dataclasses.replace(first, **fields)
 
 
 class TrackerNetwork(nn.Module, ABC):

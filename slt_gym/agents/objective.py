@@ -111,7 +111,13 @@ class Objective:
             assert array is not None
             return upload(array[rows], self.policy.device)
 
-        proposals, distribution = _propose(self.policy, rollout, clips, rows)
+        if rollout.graphs is None:
+            proposals, distribution = _propose(self.policy, rollout, clips, rows)
+        else:
+            taken = np.zeros_like(used)
+            taken[rows] = True
+            proposals = rollout.graphs.take(taken)
+            distribution = self.policy.distribute(proposals, rollout.box[rows])
         log_prob = distribution.log_prob(take(rollout.index))
         weight = take(advantage).to(log_prob.dtype)
         old = None if self.clip_range is None else take(rollout.log_prob).to(log_prob.dtype)

@@ -177,6 +177,25 @@ class TrackerPolicy(BasePolicy):
         given = [template] if template_box is None else [template, template_box]
         return self.network.encode(*(upload(part, self.device) for part in given))
 
+    @property
+    def compiled(self) -> bool:
+        """Whether proposals come out of a compiled network, which wants batches of one size."""
+        return self._compiled
+
+    def propose_boxes(self, features: Features, search: NDArray[np.uint8] | Tensor) -> Proposals:
+        """Compute the proposals of ``B`` search crops, see :meth:`propose`."""
+        return self._propose(features, upload(search, self.device))
+
+    def distribute(self, proposals: Proposals, box: NDArray | Tensor) -> ProposalDistribution:
+        """Return the distribution over proposals.
+
+        Args:
+            proposals: Of ``B`` crops.
+            box: Shape ``(B, 4)``, the previous estimates, ``(x, y, w, h)`` in crop units.
+        """
+        logits = self.network.action_logits(proposals, upload(box, self.device))
+        return ProposalDistribution(logits, proposals)
+
     def propose(
         self, features: Features, search: NDArray[np.uint8] | Tensor, box: NDArray | Tensor
     ) -> tuple[Proposals, ProposalDistribution]:
@@ -187,27 +206,24 @@ class TrackerPolicy(BasePolicy):
             search: Shape ``(B, 3, S, S)``.
             box: Shape ``(B, 4)``, the previous estimates, ``(x, y, w, h)`` in crop units.
         """
-        proposals = self._propose(features, upload(search, self.device))
-        logits = self.network.action_logits(proposals, upload(box, self.device))
-        return proposals, ProposalDistribution(logits, proposals)
+        proposals = self.propose_boxes(features, search)
+        return proposals, self.distribute(proposals, box)
 
-    def _propose_once(
-        self, features: Features, observation: dict[str, Any], tracks_per_clip: int
-    ) -> tuple[Proposals, ProposalDistribution]:
-        """Propose as :meth:`propose` does, computing crops that a clip's tracks share once."""
-        search, box = observation["search"], observation["box"]
+    def propose_once(
+        self, features: Features, observation: dict[str, Any], tracks_per_clip: int = 1
+    ) -> Proposals:
+        """Compute proposals, those of crops that a clip's tracks share once, see :meth:`act`."""
+        search = observation["search"]
         # A compiled network would be compiled again for each number of crops.
-        if tracks_per_clip == 1 or self._compiled:
-            return self.propose(features, search, box)
-        first, source = find_equal_crops(search, box, tracks_per_clip)
+        if tracks_per_clip == 1 or self.compiled:
+            return self.propose_boxes(features, search)
+        first, source = find_equal_crops(search, observation["box"], tracks_per_clip)
         if len(first) == len(search):
-            return self.propose(features, search, box)
+            return self.propose_boxes(features, search)
         rows = torch.as_tensor(first, device=self.device)
         some = map_features(lambda f: f[rows], features)
-        proposals = self.network.propose(some, upload(search[first], self.device))
-        proposals = proposals.take(torch.as_tensor(source, device=self.device))
-        logits = self.network.action_logits(proposals, upload(box, self.device))
-        return proposals, ProposalDistribution(logits, proposals)
+        proposals = self.propose_boxes(some, search[first])
+        return proposals.take(torch.as_tensor(source, device=self.device))
 
     @torch.no_grad()
     def act(
@@ -229,8 +245,22 @@ class TrackerPolicy(BasePolicy):
         Returns:
             The actions ``(B, 4)``, float32, the chosen indices ``(B,)`` and the distribution.
         """
-        box = upload(observation["box"], self.device)
-        proposals, distribution = self._propose_once(features, observation, tracks_per_clip)
+        proposals = self.propose_once(features, observation, tracks_per_clip)
+        return self.choose(proposals, observation["box"], greedy)
+
+    @torch.no_grad()
+    def choose(
+        self, proposals: Proposals, box: NDArray | Tensor, greedy: NDArray[np.bool_] | bool = True
+    ) -> tuple[NDArray[np.float32], Tensor, ProposalDistribution]:
+        """Choose among proposals, see :meth:`act`.
+
+        Args:
+            proposals: Of ``B`` tracks.
+            box: Shape ``(B, 4)``, the previous estimates, ``(x, y, w, h)`` in crop units.
+            greedy: Which tracks take the most probable proposal; the others sample.
+        """
+        box = upload(box, self.device)
+        distribution = self.distribute(proposals, box)
         index = distribution.mode()
         if not np.all(greedy):
             sampled = distribution.sample(self.generator, *self.sampling_part)

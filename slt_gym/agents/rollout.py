@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from slt_gym.agents.graphs import KeptGraphs
 from slt_gym.errors import InvalidArgumentError, unknown
 
 Array: TypeAlias = NDArray
@@ -34,6 +35,7 @@ class ClipRollout:
         mask: Booleans, shape ``(T, C, S, s, s)``, the target's pixels in ``search``; None where no
             loss learns from them.
         has_mask: Booleans, shape ``(T, C, S)``, where they are known; None without ``mask``.
+        graphs: The graphs of exploration, for one update; None where none are kept.
     """
 
     template: Array
@@ -49,6 +51,7 @@ class ClipRollout:
     values: Array | None = None
     mask: Array | None = None
     has_mask: Array | None = None
+    graphs: KeptGraphs | None = None
 
 
 class RolloutRecorder:
@@ -121,10 +124,11 @@ class RolloutRecorder:
                     f"environment with tracks_per_clip={k}"
                 )
 
-    def rollout(self, **chosen: Array) -> ClipRollout:
+    def rollout(self, graphs: KeptGraphs | None = None, **chosen: Array) -> ClipRollout:
         """Return all steps.
 
         Args:
+            graphs: Those of what the sampled tracks met, where they are kept.
             **chosen: ``index``, ``log_prob`` and, of a critic, ``values``: what the ``B`` tracks
                 did in each step, shape ``(T, B)``.
         """
@@ -155,6 +159,7 @@ class RolloutRecorder:
             values=stack("values", np.float64) if "values" in chosen else None,
             mask=stack("mask") if "mask" in steps[0] else None,
             has_mask=stack("has_mask") if "mask" in steps[0] else None,
+            graphs=graphs,
         )
 
 

@@ -93,6 +93,9 @@ class SLT(ClipAlgorithm):
         activation_checkpointing: Keep only the inputs of the network's large layers for the
             backward pass, and compute the rest again: less memory, a longer update, the same
             gradient.
+        keep_graph: Keep autograd's graphs of the sampled tracks from exploration, and spare the
+            update its forward pass: the same gradient for less time, and memory for the network's
+            activations in all frames of all clips at once, whatever ``micro_batch`` says.
         env_kwargs: The environment's arguments where ``env`` is an id; ``geometry`` defaults to
             the policy's tracker and ``reward`` to ``"overlap"``, SLT's.
         policy_kwargs: The policy's arguments: ``tracker``, ``weights``, fields of its config.
@@ -144,6 +147,7 @@ class SLT(ClipAlgorithm):
         precision: str = "float32",
         compile: bool | str = False,
         activation_checkpointing: bool = False,
+        keep_graph: bool = False,
         env_kwargs: dict[str, Any] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
@@ -173,6 +177,7 @@ class SLT(ClipAlgorithm):
         self.precision = precision
         self.compile = compile
         self.activation_checkpointing = activation_checkpointing
+        self.keep_graph = keep_graph
         self._check_arguments()
         self.env_id = env if isinstance(env, str) else None
         self.env_kwargs = dict(env_kwargs or {})
@@ -338,6 +343,7 @@ class SLT(ClipAlgorithm):
         with self._stopwatch.measure("update"):
             for _ in range(self.n_epochs):
                 sums, norm = self._step(rollout, advantage, used)
+                rollout.graphs = None  # of weights that are no more
         self._n_updates += self.n_epochs
         for name, mean in sums.items():
             self.logger.record(f"train/{name}", mean)
@@ -364,6 +370,7 @@ class SLT(ClipAlgorithm):
         optimizer, processes = self.policy.optimizer, self.processes
         optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
+        losses: list[Tensor] = []
         firsts = range(0, rollout.alive.shape[1], self.micro_batch)
         passes = len(firsts) * processes.count
         average = self.policy.network.slt_defaults.average_micro_batches
@@ -377,10 +384,17 @@ class SLT(ClipAlgorithm):
             share = float(used[:, clips].sum() / frames)
             with allow_tf32(self.precision == "tf32"):
                 terms = self.loss(rollout, advantage, used, clips)
-                (terms["loss"] * (share if average else 1.0)).backward()
+                loss = terms["loss"] * (share if average else 1.0)
+                if rollout.graphs is None:
+                    loss.backward()
+                else:
+                    losses.append(loss)
             part = share if average else 1 / passes
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + part * value.detach()
+        if losses:  # whose graphs lie in memory anyway, shared by all of them
+            with allow_tf32(self.precision == "tf32"):
+                torch.stack(losses).sum().backward()
         parameters = list(self.policy.parameters())
         parameters += [] if self.critic is None else self.critic.parameters()
         processes.add_gradients(parameters)

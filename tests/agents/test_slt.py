@@ -261,15 +261,15 @@ def test_returns_are_the_metrics_of_the_same_boxes(reward: str) -> None:
 
 def lose_sampled_tracks(model: SLT) -> None:
     """Make greedy tracks stay where they are, and sampled ones jump away from the target."""
-    act = model.policy.act
+    choose = model.policy.choose
 
-    def stand_in(features: Any, obs: Any, greedy: Any, *tracks_per_clip: int) -> Any:
-        actions, index, distribution = act(features, obs, greedy, *tracks_per_clip)
+    def stand_in(proposals: Any, box: Any, greedy: Any) -> Any:
+        actions, index, distribution = choose(proposals, box, greedy)
         actions[:, :2] = np.where(greedy, 0.0, -1.0)[:, None]
-        actions[:, 2:] = np.where(greedy[:, None], obs["box"][:, 2:] - 1, -0.9)
+        actions[:, 2:] = np.where(greedy[:, None], box[:, 2:] - 1, -0.9)
         return actions, index, distribution
 
-    model.policy.act = stand_in  # type: ignore[method-assign]
+    model.policy.choose = stand_in  # type: ignore[method-assign]
 
 
 def test_tracks_that_end_early_are_masked_and_rejoin_their_clip() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -79,11 +79,14 @@ class TrDiMPProposals(Proposals):
     iterates: Tensor
     iou_features: tuple[Tensor, Tensor]
 
-    def take(self, rows: Tensor) -> TrDiMPProposals:
-        """Return the proposals of the crops ``rows``, see :class:`Proposals`."""
-        iterates = self.iterates.transpose(0, 1)  # the batch first, as in all other fields
-        taken = super(TrDiMPProposals, replace(self, iterates=iterates)).take(rows)
-        return replace(taken, iterates=taken.iterates.transpose(0, 1))
+    @classmethod
+    def _combine(
+        cls, function: Callable[[list[Tensor]], Tensor], all_proposals: Sequence[Any]
+    ) -> Any:
+        def turn(proposals: Any) -> Any:  # the batch first, as in all other fields, and back
+            return replace(proposals, iterates=proposals.iterates.transpose(0, 1))
+
+        return turn(super()._combine(function, [turn(each) for each in all_proposals]))
 
 
 class TrDiMP(TrackerNetwork):
