@@ -3,10 +3,10 @@
 All take clips of one sequence, drawn by the training sampler, with actions that keep the estimate;
 the two tracks of a pair so see the same window, which is decoded once and cropped twice. There are
 as many tracks as in a published iteration of SLT. A step's cost includes its share of the resets,
-which decode one frame more; "steps alone" are the
-single environment's steps without them. The floor takes the frames of these steps: `cv2.imdecode`
-of bytes that lie in memory and one `cv2.resize` of the window's part of the frame, nothing else.
-OpenCV's own threads are off. Vector environments reset in the same step.
+which decode one frame more; "steps alone" are the single environment's steps without them. The
+floor takes the frames of these steps: `cv2.imdecode` of bytes that lie in memory, all of the frame,
+and one `cv2.resize` of the window's part of it, nothing else. Environments decode down to the lower
+edge of the windows. OpenCV's own threads are off. Vector environments reset in the same step.
 
 The peers take turns in each round; printed are medians over the rounds. "decode" and "crop" are
 seconds of the threads at work, "CPU" those of all threads and processes, in milliseconds for each

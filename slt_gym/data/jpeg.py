@@ -115,7 +115,7 @@ def decode_reduced(
         if needed <= _WORTH * lines:
             # libjpeg decodes row by row, and as many rows as the header says. What is behind them
             # it skips to the end, where it would warn of a mark.
-            data = memoryview(_set_height(data[: -len(_END)], header.height_at, needed))
+            data = memoryview(_set_height(memoryview(data), header.height_at, needed))
             lines = needed
     if factor == 1 and lines == size[1]:
         return None
@@ -131,8 +131,9 @@ def decode_reduced(
     return ReducedFrame(image, size, factor)
 
 
-def _set_height(data: bytes | memoryview, place: int, height: int) -> bytearray:
-    changed = bytearray(data)
+def _set_height(data: memoryview, place: int, height: int) -> bytearray:
+    """Return a JPEG without its end, and with another height in its header."""
+    changed = bytearray(data[: -len(_END)])
     changed[place : place + 2] = height.to_bytes(2, "big")
     return changed
 

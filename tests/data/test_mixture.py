@@ -32,7 +32,7 @@ def base(tmp_path: Path, write_frames) -> Path:
     return tmp_path
 
 
-def check(dataset: SequenceDataset) -> None:
+def assert_both(dataset: SequenceDataset) -> None:
     assert dataset.name == "lasot+folder"
     assert dataset.names == ["lasot/a-1", "folder/b"]
     assert [sequence.name for sequence in dataset] == dataset.names
@@ -42,16 +42,16 @@ def check(dataset: SequenceDataset) -> None:
 
 
 def test_roots_are_told_in_three_ways(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check(open_dataset("lasot+folder", base))
-    check(open_dataset("LaSOT+folder", str(base)))
+    assert_both(open_dataset("lasot+folder", base))
+    assert_both(open_dataset("LaSOT+folder", str(base)))
     roots = {"LaSOT": base / "lasot", "folder": base / "folder"}
-    check(open_dataset("lasot+folder", roots))
+    assert_both(open_dataset("lasot+folder", roots))
     monkeypatch.setenv("SLT_GYM_DATA", str(base))
-    check(open_dataset("lasot+folder"))
+    assert_both(open_dataset("lasot+folder"))
     # A dict may leave some to the environment.
     monkeypatch.setenv("SLT_GYM_FOLDER", str(base / "folder"))
     monkeypatch.delenv("SLT_GYM_DATA")
-    check(open_dataset("lasot+folder", {"lasot": base / "lasot"}))
+    assert_both(open_dataset("lasot+folder", {"lasot": base / "lasot"}))
 
 
 def test_parts_that_are_not_on_disk_need_no_root(base: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_walk_goes_through_all_parts(base: Path) -> None:
 
 
 def test_a_mixture_survives_pickle(base: Path) -> None:
-    check(pickle.loads(pickle.dumps(open_dataset("lasot+folder", base))))
+    assert_both(pickle.loads(pickle.dumps(open_dataset("lasot+folder", base))))
 
 
 @pytest.mark.parametrize(

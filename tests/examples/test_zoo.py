@@ -176,7 +176,7 @@ def test_the_zoo_evaluates_in_an_environment_like_the_one_for_training(
     pairs = [f"{key}:{value!r}" for key, value in options.items()]
     evaluation = ["--eval-freq", "16", "--eval-episodes", "2", "--eval-env-kwargs", *pairs]
     _, folder = run(tmp_path, monkeypatch, "ppo", *evaluation)
-    check_evaluations(folder)
+    assert_evaluations(folder)
 
 
 @pytest.mark.slow
@@ -191,10 +191,10 @@ def test_slt_trains_and_is_evaluated_under_the_zoo(
         tmp_path, monkeypatch, "slt", "--eval-freq", "16", "--eval-episodes", "2", threads=1
     )
     assert isinstance(model, SLT)
-    check_evaluations(folder)
+    assert_evaluations(folder)
 
 
-def check_evaluations(folder: Path) -> None:
+def assert_evaluations(folder: Path) -> None:
     """Assert that there are evaluations, whose returns are shares of a clip."""
     with np.load(folder / "evaluations.npz") as evaluations:
         results = evaluations["results"]
