@@ -337,6 +337,8 @@ class ClipAlgorithm(BaseAlgorithm):
             self._update_info_buffer(infos, dones & alive)
             callback.update_locals(locals())
             if processes.any(not callback.on_step()):
+                if graphs is not None:
+                    graphs.forget()
                 return None
             alive &= ~dones
         self._last_obs = obs

@@ -16,7 +16,8 @@ from slt_gym.agents.policy import TrackerPolicy
 class KeptGraphs:
     """Proposes for the tracks of a batch of clips, and keeps the graphs of the sampled ones.
 
-    The update goes back through them instead of computing the same once more.
+    The update goes back through them instead of computing the same once more. Each sampled track is
+    computed for itself, also where it sees what another one sees.
 
     Args:
         policy: Whose network proposes; its weights must not change until the update.
@@ -54,12 +55,10 @@ class KeptGraphs:
         found = [proposals.detach()]
         place = np.full(len(search), -1)
         place[sampled] = np.arange(len(sampled))
-        # A compiled network would be compiled again for each number of crops.
-        if not policy.compiled:
-            _, source = find_equal_crops(search, observation["box"], self._tracks_per_clip)
-            for track in self._greedy:
-                twins = sampled[source[sampled] == source[track]]
-                place[track] = place[twins[0]] if len(twins) else -1
+        _, source = find_equal_crops(search, observation["box"], self._tracks_per_clip)
+        for track in self._greedy:
+            twins = sampled[source[sampled] == source[track]]
+            place[track] = place[twins[0]] if len(twins) else -1
         alone = np.flatnonzero(place < 0)
         if len(alone):
             place[alone] = len(sampled) + np.arange(len(alone))
@@ -72,16 +71,23 @@ class KeptGraphs:
         """Return the sampled tracks' proposals with their graphs.
 
         Args:
-            used: Which of their frames, booleans, shape ``(T, C, S)``.
+            used: Which of their frames, booleans, shape ``(T, C, S)``, one at least.
 
         Returns:
             A row for each frame that is used, in the order of ``np.nonzero(used)``.
         """
         chosen = []
         for proposals, mask in zip(self._kept, used.reshape(len(used), -1), strict=True):
+            if not mask.any():
+                continue
             rows = torch.as_tensor(np.flatnonzero(mask), device=self._policy.device)
             chosen.append(proposals if mask.all() else proposals.take(rows))
         return chosen[0].join(chosen[1:])
+
+    def forget(self) -> None:
+        """Let go of everything: others, such as callbacks, may still hold this object."""
+        self._kept = []
+        self._features = self._encoded = None
 
     def _spread(self, features: Features, tracks: NDArray[np.int64]) -> Features:
         """Return the features of the tracks' clips."""

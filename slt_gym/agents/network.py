@@ -69,7 +69,7 @@ class Proposals:
 
     def join(self: SelfProposals, others: Sequence[SelfProposals]) -> SelfProposals:
         """Return these proposals, and behind them those of other crops."""
-        return self._combine(torch.cat, [self, *others])
+        return self._combine(torch.cat, [self, *others]) if others else self
 
     @classmethod
     def _combine(

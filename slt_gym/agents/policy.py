@@ -177,11 +177,6 @@ class TrackerPolicy(BasePolicy):
         given = [template] if template_box is None else [template, template_box]
         return self.network.encode(*(upload(part, self.device) for part in given))
 
-    @property
-    def compiled(self) -> bool:
-        """Whether proposals come out of a compiled network, which wants batches of one size."""
-        return self._compiled
-
     def propose_boxes(self, features: Features, search: NDArray[np.uint8] | Tensor) -> Proposals:
         """Compute the proposals of ``B`` search crops, see :meth:`propose`."""
         return self._propose(features, upload(search, self.device))
@@ -215,7 +210,7 @@ class TrackerPolicy(BasePolicy):
         """Compute proposals, those of crops that a clip's tracks share once, see :meth:`act`."""
         search = observation["search"]
         # A compiled network would be compiled again for each number of crops.
-        if tracks_per_clip == 1 or self.compiled:
+        if tracks_per_clip == 1 or self._compiled:
             return self.propose_boxes(features, search)
         first, source = find_equal_crops(search, observation["box"], tracks_per_clip)
         if len(first) == len(search):
@@ -233,7 +228,7 @@ class TrackerPolicy(BasePolicy):
         greedy: NDArray[np.bool_] | bool = True,
         tracks_per_clip: int = 1,
     ) -> tuple[NDArray[np.float32], Tensor, ProposalDistribution]:
-        """Choose boxes for ``B`` tracks.
+        """Choose boxes for ``B`` tracks: :meth:`propose_once`, :meth:`choose`, as SLT calls them.
 
         Args:
             features: Of :meth:`encode`, first axis ``B``.

@@ -42,9 +42,9 @@ class SLT(ClipAlgorithm):
 
         L = -w * mean_{t,i} (R_i - b_i) * log pi(a_{t,i} | s_{t,i}) + sum_k w_k * L_k .
 
-    The network stays in eval mode throughout. Templates are encoded once per clip, in exploration
-    and in the update. Environment steps count all tracks. Other baselines, a clipped ratio with
-    several epochs, and penalties make of it RLOO, GRPO, PPO, …
+    The network stays in eval mode throughout. Templates are encoded once per clip in exploration,
+    and once in the update. Environment steps count all tracks. Other baselines, a clipped ratio
+    with several epochs, and penalties make of it RLOO, GRPO, PPO, …
 
     Under ``torchrun`` the clips of an iteration are divided among the processes and the gradients
     added: the result is that of one process. The first process alone logs, saves, and calls
@@ -95,7 +95,8 @@ class SLT(ClipAlgorithm):
             gradient.
         keep_graph: Keep autograd's graphs of the sampled tracks from exploration, and spare the
             update its forward pass: the same gradient for less time, and memory for the network's
-            activations in all frames of all clips at once, whatever ``micro_batch`` says.
+            activations in all frames of all clips at once, whatever ``micro_batch`` says. Not with
+            ``compile``.
         env_kwargs: The environment's arguments where ``env`` is an id; ``geometry`` defaults to
             the policy's tracker and ``reward`` to ``"overlap"``, SLT's.
         policy_kwargs: The policy's arguments: ``tracker``, ``weights``, fields of its config.
@@ -236,6 +237,11 @@ class SLT(ClipAlgorithm):
                 f"n_epochs is {self.n_epochs} without clip_range: REINFORCE learns only once from "
                 "a rollout; PPO's clip_range=0.2 allows more"
             )
+        if self.keep_graph and self.compile:
+            raise InvalidArgumentError(
+                "keep_graph does not go with compile: a compiled network wants each forward pass "
+                "followed by its backward pass"
+            )
         if not 0 <= self.gae_lambda <= 1:
             raise InvalidArgumentError(f"gae_lambda is {self.gae_lambda}: it must be from 0 to 1")
         if self.gae_lambda < 1 and not (self.baseline == CRITIC and self.reward_to_go):
@@ -343,7 +349,9 @@ class SLT(ClipAlgorithm):
         with self._stopwatch.measure("update"):
             for _ in range(self.n_epochs):
                 sums, norm = self._step(rollout, advantage, used)
-                rollout.graphs = None  # of weights that are no more
+                if rollout.graphs is not None:  # of weights that are no more
+                    rollout.graphs.forget()
+                    rollout.graphs = None
         self._n_updates += self.n_epochs
         for name, mean in sums.items():
             self.logger.record(f"train/{name}", mean)

@@ -125,7 +125,12 @@ class ImageSequence(Sequence):
         return decode_frame(self._read_file(t, path), f"frame {t} of {self.name!r}, {path}")
 
     def read_reduced(self, t: int, factor: int = 1, rows: int | None = None) -> ReducedFrame:
-        """Return frame ``t`` smaller, or its upper part, if it is a JPEG, else whole."""
+        """Return frame ``t`` smaller, or its upper part, if it is a JPEG, else whole.
+
+        So is what a subclass reads in a way of its own.
+        """
+        if type(self).read is not ImageSequence.read:
+            return whole_frame(self.read(t))
         path = self.paths[t]
         what = f"frame {t} of {self.name!r}, {path}"
         return decode_part(self._read_file(t, path), what, factor, rows)

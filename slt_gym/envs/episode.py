@@ -39,6 +39,7 @@ BOX_BOUNDS = (-4.0, 4.0)
 # ahead to where it is needed. A target moves less, and what is read in vain costs more time than
 # rows.
 _SLACK = 0.25
+_ALL_ROWS = 1 << 30  # more than a frame has
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ class EpisodeRules:
         factor, size = 1, self.geometry.search_size
         if self.reduced_decode:
             factor = next((factor for factor in FACTORS if window.side >= factor * size), 1)
+        if not self.geometry.stays_in_window:
+            return factor, _ALL_ROWS
         # Pixels of a smaller frame blend with the next ones.
         return factor, window.bottom + (2 * factor if factor > 1 else 0)
 

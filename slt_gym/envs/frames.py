@@ -74,7 +74,11 @@ class ClipFrames:
         self._pending_template: Future[_Start] | None = None
 
     def frame(self, i: int) -> Frame:
-        """Return frame ``i`` of the clip, RGB uint8 ``(H, W, 3)``; not to be written to."""
+        """Return frame ``i`` of the clip, RGB uint8 ``(H, W, 3)``; not to be written to.
+
+        The clip's later frames are then decoded whole at once.
+        """
+        self.whole = True
         return self.look(i).pixels
 
     def announce(self, i: int, rows: int) -> None:
@@ -154,7 +158,7 @@ class ClipFrames:
             if first:
                 # The frame's size is not known yet: in a large one the window reaches lowest.
                 window = self.geometry.search_window(self.clip.boxes[0], _LARGE_FRAME)
-                self.prefetch(1, rows=window.bottom)
+                self.prefetch(1, rows=window.bottom if self.geometry.stays_in_window else None)
 
     def _start(self) -> _Start:
         if self._template is None:

@@ -21,11 +21,14 @@ class Geometry(ABC):
         template_size: Side of the template crop, pixels.
         search_size: Side of the search crop, pixels.
         shows_template_box: Whether the network needs the target's box in the template, too.
+        stays_in_window: Whether crops depend on no row of the frame from ``window.bottom`` on, so
+            that frames need to be decoded only down to there.
     """
 
     template_size: int
     search_size: int
     shows_template_box: bool = False
+    stays_in_window: bool = False
 
     @abstractmethod
     def fill_colour(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -59,7 +62,7 @@ class Geometry(ABC):
     ) -> NDArray[np.uint8]:
         """Cut ``window`` out of ``frame``: RGB uint8 ``(3, size, size)``, into ``out`` if given.
 
-        Where the window ends inside of the frame, rows from ``window.bottom`` on may be missing.
+        With ``stays_in_window``, rows from ``window.bottom`` on may be missing.
         """
 
     def crop_mask(self, mask: NDArray, window: Window, size: int) -> NDArray[np.bool_]:

@@ -30,6 +30,8 @@ class SiamRPNGeometry(Geometry):
     search_size: int = 255  # SiamRPN++
     context: float = 0.5  # SiamRPN++
     min_size: float = 10.0  # SiamRPN++
+
+    stays_in_window = True
     rounded_corner: bool = False
 
     def fill_colour(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

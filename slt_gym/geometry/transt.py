@@ -31,6 +31,8 @@ class TransTGeometry(Geometry):
     search_context: float = 4.0  # TransT
     min_size: float = 10.0  # TransT
 
+    stays_in_window = True
+
     def fill_colour(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the frame's mean colour, cut (not rounded) to uint8, shape ``(3,)``."""
         return mean_colour(frame)

@@ -82,6 +82,7 @@ class TrDiMPGeometry(Geometry):
     rotations: tuple[float, ...] = (10, -10, 45, -45)  # TrDiMP
 
     shows_template_box = True
+    stays_in_window = True
 
     def fill_colour(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return black: the border is repeated instead."""

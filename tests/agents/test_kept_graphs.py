@@ -14,6 +14,7 @@ from tiny import make_slt
 
 from slt_gym.agents import SLT, TrackerPolicy
 from slt_gym.agents.rollout import ClipRollout
+from slt_gym.errors import InvalidArgumentError
 
 
 @pytest.fixture
@@ -81,6 +82,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"n_samples": 3, "baseline": "leave_one_out", "micro_batch": 3},
     {"baseline": "critic", "entropy_weight": 0.01},
     {"env_kwargs": {"lost_after": 1, "num_frames": 8}},
+    {"kl_weight": 0.1, "n_samples": 2, "baseline": "group"},
+    {"activation_checkpointing": True, "loss_weights": {"classification": 1.0}},
 ]
 
 
@@ -113,9 +116,30 @@ def test_the_update_computes_nothing_forward_and_forgets() -> None:
     assert seen[0] == 4  # the sampled tracks, whose crops the greedy ones share in the first frame
     assert rollout.graphs is not None
     before = len(seen)
+    graphs = rollout.graphs
     model.train(rollout)
     assert len(seen) == before
     assert rollout.graphs is None
+    assert graphs._kept == []  # which a callback's locals may still hold
+    assert graphs._features is None
+
+
+def test_a_callback_that_stops_keeps_no_graphs() -> None:
+    _, model = make_pair()
+    held: list[Any] = []
+
+    def stop(locals_: dict[str, Any], _: dict[str, Any]) -> bool:
+        held.append(locals_["graphs"])
+        return len(held) < 2
+
+    model.learn(100, callback=stop)
+    assert len(held) == 2
+    assert held[0]._kept == []
+
+
+def test_it_does_not_go_with_a_compiled_network() -> None:
+    with pytest.raises(InvalidArgumentError, match="keep_graph does not go with compile"):
+        make_slt(keep_graph=True, compile=True)
 
 
 def test_greedy_tracks_share_what_sampled_ones_see() -> None:

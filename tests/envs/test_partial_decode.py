@@ -16,6 +16,7 @@ from slt_gym.data import ImageSequence
 from slt_gym.data.jpeg import ReducedFrame
 from slt_gym.envs.episode import EpisodeRules
 from slt_gym.errors import FrameError
+from slt_gym.geometry import TransTGeometry, base
 
 ID = "slt_gym:SLTTrack-Folder-v0"
 SIZE = 200, 640  # pixels
@@ -98,7 +99,7 @@ def test_an_environment_shows_the_same(
     forbid_parts(monkeypatch)
     reads.clear()
     expected = run(gym.make(ID, **settings).unwrapped, 30)
-    assert more == {"reduced_decode": True} or not any(part for _, part in reads)
+    assert not any(part for _, part in reads)
     for ours, theirs in zip(results, expected, strict=True):
         assert_same(ours, theirs)
 
@@ -164,6 +165,52 @@ def test_a_lower_window_than_was_read_ahead_is_shown(root: str, reads: list) -> 
     env.close()
     again = [t for t, count in Counter(t for t, _ in reads).items() if count > 1]
     assert again  # read ahead in vain
+
+
+def test_who_looks_at_whole_frames_finds_them(root: str, reads: list) -> None:
+    env = gym.make(ID, root=root, geometry="transt-tiny", num_frames=9).unwrapped
+    env.reset(options={"sequence": "one", "start": 0})  # type: ignore[attr-defined]
+    small = np.array([0, 0, -0.7, -0.7], np.float32)
+    for _ in range(5):
+        episode = env._episode  # type: ignore[attr-defined]
+        assert episode.frames.frame(episode.next_frame).shape == (SIZE[1], SIZE[0], 3)
+        env.step(small)
+    # The first one was decoded in part before anyone asked, later ones are whole at once.
+    assert [t for t, part in reads if part] == [1]
+    assert Counter(t for t, _ in reads) == {0: 1, 1: 2, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1}
+
+
+class Grey(ImageSequence):
+    def read(self, t: int) -> np.ndarray:
+        return np.full_like(super().read(t), 100)
+
+
+def test_sequences_with_a_reading_of_their_own_are_read_by_it(root: str) -> None:
+    paths = sorted((Path(root) / "one" / "img").iterdir())
+    sequence = Grey("grey", paths, np.full((FRAMES, 4), 20.0))
+    assert (sequence.read_reduced(0, rows=20).pixels == 100).all()
+    assert sequence.read_reduced(0, 2).factor == 1
+
+
+class Peeking(TransTGeometry):
+    """Looks below the window, and so does not say that it does not."""
+
+    stays_in_window = False
+
+
+def test_a_geometry_that_does_not_say_so_sees_whole_frames(
+    root: str, reads: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(base._GEOMETRIES, "peeking", Peeking(template_size=48, search_size=96))
+    for make in (gym.make, gym.make_vec):
+        env = make(ID, root=root, geometry="peeking", num_frames=7)
+        env.reset(seed=0)
+        shape = () if make is gym.make else (1,)
+        for _ in range(6):
+            env.step(np.zeros((*shape, 4), np.float32) - 0.3)
+        env.close()
+    assert reads
+    assert not any(part for _, part in reads)
 
 
 def test_a_damaged_file_is_told_of(root: str, tmp_path: Path) -> None:
