@@ -24,7 +24,8 @@ CLUSTER = {
 
 
 def send(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    commands = {"srun": 'printf "%s\\n" "$@"', "scontrol": 'echo "node3"; echo "node4"'}
+    # More machines than fit into a pipe: who reads only the first line breaks it.
+    commands = {"srun": 'printf "%s\\n" "$@"', "scontrol": 'echo "node3"; seq 100000'}
     for name, line in commands.items():
         command = folder / name
         command.write_text(f"#!/bin/sh\n{line}\n")
@@ -60,6 +61,7 @@ def test_each_machine_starts_its_processes_on_the_papers_recipe(tmp_path: Path) 
 def test_a_restarted_job_meets_anew_and_writes_to_the_same_place(tmp_path: Path) -> None:
     first = send(tmp_path, "transt.pth", OUTPUT="runs/mine")
     second = send(tmp_path, "transt.pth", OUTPUT="runs/mine", SLURM_RESTART_COUNT="1")
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     changed = set(first.stdout.splitlines()) ^ set(second.stdout.splitlines())
     assert changed == {"--rdzv-id=77-0", "--rdzv-id=77-1"}
     assert "runs/mine" in second.stdout
