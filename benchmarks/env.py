@@ -242,19 +242,17 @@ def make_one(arguments: dict[str, Any]) -> gym.Env[Any, Any]:
 
 
 def make_peers(
-    arguments: dict[str, Any], many: dict[str, Any], encoded: list[bytes], steps: int, rounds: int
+    arguments: dict[str, Any], many: dict[str, Any], shots: list[Shot], steps: int
 ) -> dict[str, Peer]:
     """Return everything that is timed, by name, each for ``steps`` steps of a track in a round.
 
     Args:
         arguments: Of every environment.
         many: Of this library's vector environments, ``num_envs`` and ``threads`` among them.
-        encoded: The sequence's frames.
+        shots: Of all rounds.
         steps: A multiple of the numbers of tracks and cores.
-        rounds: How often each peer will run.
     """
     tracks, threads, cores = many["num_envs"], many["threads"], count_cores()
-    shots = list_shots(arguments, encoded, steps * rounds)
     size = make_tracking_env(arguments).rules.geometry.search_size
     one = partial(make_one, arguments)
     pairs = {**arguments, **many, "tracks_per_clip": 2}
@@ -318,7 +316,8 @@ def main() -> None:
             "prefetch": not args.no_prefetch,
         }
         steps = args.episodes * (args.num_frames - 1) * math.lcm(args.tracks, count_cores())
-        peers = make_peers(arguments, many, encoded, steps, args.rounds + 1)
+        shots = list_shots(arguments, encoded, steps * (args.rounds + 1))
+        peers = make_peers(arguments, many, shots, steps)
         names = list(peers)
         for i in range(args.rounds + 1):
             for name in names[i % len(names) :] + names[: i % len(names)]:
@@ -334,6 +333,7 @@ def main() -> None:
         "sequence": sequence.name,
         "width": width,
         "height": height,
+        "window_bottom": statistics.mean(min(s.window.bottom / height, 1.0) for s in shots),
         "kilobytes_per_frame": sum(map(len, encoded)) / len(encoded) / 1000,
         "cores": count_cores(),
         "opencv": cv2.__version__,
@@ -382,7 +382,8 @@ def show(settings: dict[str, Any], report: dict[str, Any]) -> None:
     """Print the tables."""
     print(
         f"{settings['sequence']}, {settings['width']}x{settings['height']}, "
-        f"{settings['kilobytes_per_frame']:.0f} kB each, clips of {settings['num_frames']}; "
+        f"{settings['kilobytes_per_frame']:.0f} kB each, clips of {settings['num_frames']}, "
+        f"windows down to {settings['window_bottom']:.2f} of the height on average; "
         f"{settings['tracks']} tracks, {settings['threads']} threads, {settings['cores']} cores, "
         f"median of {settings['rounds']} rounds"
     )

@@ -147,14 +147,14 @@ class Recropper:
                 self._write_rest(one, templates[_template_key(one)], arrays)
                 for one, arrays in group
             ]
+            parts = [rules.part(window) for window in windows]
             needed: dict[int, int] = {}
-            for window in windows:
-                factor, rows = rules.part(window)
+            for factor, rows in parts:
                 needed[factor] = max(rows, needed.get(factor, 0))
             frames = {factor: clip.read_reduced(0, factor, rows) for factor, rows in needed.items()}
-            for (one, arrays), window in zip(group, windows, strict=True):
-                frame, fill = frames[rules.part(window)[0]], templates[_template_key(one)].fill
-                rules.crop_search(frame, window, fill, arrays["search"])
+            for (one, arrays), window, (factor, _) in zip(group, windows, parts, strict=True):
+                fill = templates[_template_key(one)].fill
+                rules.crop_search(frames[factor], window, fill, arrays["search"])
 
         for _ in self._pool.map(crop_frame, missing.values()):
             pass

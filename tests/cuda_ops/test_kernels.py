@@ -67,7 +67,7 @@ def differentiate(pool: Callable[..., Tensor], tensors: list[Tensor]) -> list[Te
     return [pooled.detach(), *torch.autograd.grad((pooled * weights).sum(), leaves)]
 
 
-def compare(pool: Callable[..., Tensor], *tensors: Tensor) -> list[Tensor]:
+def assert_like_plain(pool: Callable[..., Tensor], *tensors: Tensor) -> list[Tensor]:
     """Compare the kernels with the plain form; return what the kernels found."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatch, "KERNEL_DEVICES", ())
@@ -90,8 +90,8 @@ def test_deform_on_degenerate_regions() -> None:
             features, rois, offset, output_size=2, spatial_scale=9 / 64, samples=3
         )
 
-    compare(pool, features, offset)
-    pooled, _ = compare(pool, features)
+    assert_like_plain(pool, features, offset)
+    pooled, _ = assert_like_plain(pool, features)
     assert not pooled[3].any()  # wholly outside
 
 
@@ -106,9 +106,9 @@ def test_deform_at_the_published_sizes(bins: int, side: int, regions: int, chann
         return deform_roi_pool(features, rois, offset, output_size=bins, spatial_scale=side / 255)
 
     if INTERPRETED and bins == 16:  # too slow for the atomic additions of so many bins
-        compare(lambda o: pool(features, o), offset)
+        assert_like_plain(lambda o: pool(features, o), offset)
     else:
-        compare(pool, features, offset)
+        assert_like_plain(pool, features, offset)
 
 
 def test_deform_of_regions_of_images_that_are_not_there() -> None:
@@ -122,7 +122,7 @@ def test_prroi_on_degenerate_boxes(numbered: bool) -> None:
     features = draw(2, 3, 5, 4)
     batched = torch.tensor(BOXES, device=DEVICE).view(2, -1, 4)
     rois = number(BOXES, IMAGES) if numbered else batched
-    pooled, _, to_rois = compare(lambda f, r: prroi_pool(f, r, 2, 5 / 64), features, rois)
+    pooled, _, to_rois = assert_like_plain(lambda f, r: prroi_pool(f, r, 2, 5 / 64), features, rois)
     for flat in (pooled.reshape(len(BOXES), -1), to_rois.reshape(len(BOXES), -1)):
         # Wholly outside, a point, both kinds of wrong order.
         assert flat.any(1).tolist() == [k not in (3, 4, 5, 6) for k in range(len(BOXES))]
@@ -134,7 +134,7 @@ def test_prroi_on_degenerate_boxes(numbered: bool) -> None:
 )
 def test_prroi_at_the_published_sizes(bins: int, side: int, stride: int, channels: int) -> None:
     boxes = [[[143.1, 150.7, 201.4, 216.2]]]
-    compare(
+    assert_like_plain(
         lambda f, r: prroi_pool(f, r, bins, 1 / stride),
         draw(1, channels, side, side),
         torch.tensor(boxes, device=DEVICE),
@@ -144,16 +144,18 @@ def test_prroi_at_the_published_sizes(bins: int, side: int, stride: int, channel
 def test_no_boxes_and_single_cells() -> None:
     features, none = draw(2, 3, 4, 5), torch.zeros(0, 5, device=DEVICE)
     offset = torch.zeros(0, 2, 2, 2, device=DEVICE)
-    compare(
+    assert_like_plain(
         lambda f, o: deform_roi_pool(f, none, o, output_size=2, spatial_scale=1.0),
         features,
         offset,
     )
-    compare(lambda f, r: prroi_pool(f, r, 2, 1.0), features, none)
-    compare(lambda f, r: prroi_pool(f, r, 2, 1.0), features, torch.zeros(2, 0, 4, device=DEVICE))
+    assert_like_plain(lambda f, r: prroi_pool(f, r, 2, 1.0), features, none)
+    assert_like_plain(
+        lambda f, r: prroi_pool(f, r, 2, 1.0), features, torch.zeros(2, 0, 4, device=DEVICE)
+    )
     cell, box = draw(1, 1, 1, 1), torch.tensor([[0.0, -0.3, -0.2, 0.6, 0.5]], device=DEVICE)
-    compare(lambda f, r: prroi_pool(f, r, 1, 1.0), cell, box)
-    compare(lambda f: deform_roi_pool(f, box, output_size=1, spatial_scale=1.0), cell)
+    assert_like_plain(lambda f, r: prroi_pool(f, r, 1, 1.0), cell, box)
+    assert_like_plain(lambda f: deform_roi_pool(f, box, output_size=1, spatial_scale=1.0), cell)
 
 
 def test_any_memory_layout() -> None:
@@ -202,10 +204,14 @@ def test_sixteen_bits_are_added_up_in_single_precision(dtype: torch.dtype) -> No
 def test_only_what_needs_a_gradient_gets_one() -> None:
     rois, features = number(BOXES[:2], IMAGES[:2]), draw(2, 3, 5, 4)
     offset = draw(2, 2, 2, 2, seed=1)
-    compare(lambda o: deform_roi_pool(features, rois, o, output_size=2, spatial_scale=0.1), offset)
-    compare(lambda f: deform_roi_pool(f, rois, offset, output_size=2, spatial_scale=0.1), features)
-    compare(lambda r: prroi_pool(features, r, 2, 0.1), rois)
-    compare(lambda f: prroi_pool(f, rois, 2, 0.1), features)
+    assert_like_plain(
+        lambda o: deform_roi_pool(features, rois, o, output_size=2, spatial_scale=0.1), offset
+    )
+    assert_like_plain(
+        lambda f: deform_roi_pool(f, rois, offset, output_size=2, spatial_scale=0.1), features
+    )
+    assert_like_plain(lambda r: prroi_pool(features, r, 2, 0.1), rois)
+    assert_like_plain(lambda f: prroi_pool(f, rois, 2, 0.1), features)
     assert not prroi_pool(features, rois, 2, 0.1).requires_grad
 
 
@@ -213,7 +219,7 @@ def test_only_what_needs_a_gradient_gets_one() -> None:
 def test_prroi_gives_the_same_bits_again_on_large_inputs() -> None:
     features, corner = draw(4, 256, 44, 44), draw(4, 300, 2, scale=60.0) + 150
     rois = torch.cat([corner, corner + 60 + draw(4, 300, 2, scale=30.0, seed=1)], dim=2)
-    first = compare(lambda f, r: prroi_pool(f, r, 5, 1 / 8), features, rois)
+    first = assert_like_plain(lambda f, r: prroi_pool(f, r, 5, 1 / 8), features, rois)
     again = differentiate(lambda f, r: prroi_pool(f, r, 5, 1 / 8), [features, rois])
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
@@ -223,7 +229,7 @@ def test_deform_on_large_inputs() -> None:
     corner = 90 + draw(64, 2, scale=20.0)
     image = torch.arange(64, device=DEVICE)[:, None] % 4
     rois = torch.cat([image, corner, corner + 60], dim=1)
-    compare(
+    assert_like_plain(
         lambda f, o: deform_roi_pool(f, rois, o, output_size=16, spatial_scale=63 / 255),
         draw(4, 256, 63, 63),
         draw(64, 2, 16, 16, seed=1),
